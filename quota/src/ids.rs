@@ -137,15 +137,39 @@ impl AttemptId {
     /// another form still identifies one attempt.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
-        let hexadecimal = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let exact = if hexadecimal { u128::from_str_radix(text, 16).ok() } else { None };
-        Self(exact.unwrap_or_else(|| xxhash_rust::xxh3::xxh3_128(text.as_bytes())).to_be_bytes())
+        Self(read_digits(text).unwrap_or_else(|| xxhash_rust::xxh3::xxh3_128(text.as_bytes()).to_be_bytes()))
     }
+
+    /// Its 32 hexadecimal digits.
+    #[must_use]
+    pub fn digits(self) -> [u8; 32] {
+        let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
+        let mut digits = [0; 32];
+        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *pair = [digit(byte >> 4), digit(byte & 0xf)];
+        }
+        digits
+    }
+}
+
+/// Reads 32 lower-case hexadecimal digits.
+fn read_digits(text: &str) -> Option<[u8; 16]> {
+    let digit = |text: u8| match text {
+        b'0'..=b'9' => Some(text - b'0'),
+        b'a'..=b'f' => Some(text - b'a' + 10),
+        _ => None,
+    };
+    let digits: &[u8; 32] = text.as_bytes().try_into().ok()?;
+    let mut bytes = [0; 16];
+    for (byte, [high, low]) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(bytes)
 }
 
 impl fmt::Display for AttemptId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+        f.write_str(str::from_utf8(&self.digits()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A server runs under valgrind from its start, some ten times slower, and some fifty times slower once its counter is made.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ use crate::tools;
 
 /// What to do where [`Callgrind::find`] finds nothing.
 pub const INSTALL: &str = "valgrind is not installed: apt-get install valgrind";
+
+/// No function is left out.
+const NOTHING: &str = "";
 
 /// valgrind on this machine.
 #[derive(Clone, Debug)]
@@ -30,6 +34,8 @@ pub struct Counted {
     vgdb: PathBuf,
     out: PathBuf,
     pipes: PathBuf,
+    /// What is not counted: functions with this in their names, and all that they call.
+    except: &'static str,
 }
 
 /// The counter of a running [`Counted`].
@@ -67,7 +73,7 @@ impl Callgrind {
         let path = dir.join(format!("{name}-counted"));
         fs::write(&path, script).context(format!("writing {}", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(Counted { program: path, vgdb: self.vgdb.clone(), out, pipes })
+        Ok(Counted { program: path, vgdb: self.vgdb.clone(), out, pipes, except: NOTHING })
     }
 
     /// The instructions within one function, and all that it calls, of a program that runs to its end.
@@ -81,7 +87,7 @@ impl Callgrind {
         command.arg(format!("--callgrind-out-file={}", out.display()));
         command.arg(program.get_program()).args(program.get_args());
         run(&mut command)?;
-        match total(&out)? {
+        match total(&out, NOTHING)? {
             0 => Err(Failure::new(format!("{} is not called", function))),
             counted => Ok(counted),
         }
@@ -89,6 +95,12 @@ impl Callgrind {
 }
 
 impl Counted {
+    /// The same without what functions with `part` in their names take: what comes by the clock, such as a probe.
+    #[must_use]
+    pub fn except(self, part: &'static str) -> Self {
+        Self { except: part, ..self }
+    }
+
     /// The counter of the process that was started. What runs for the first time afterwards is translated then: some work should
     /// come before what is counted.
     ///
@@ -113,7 +125,7 @@ impl Counter {
         self.dumps += 1;
         let mut out = self.counted.out.clone().into_os_string();
         out.push(format!(".{}-01", self.dumps));
-        total(Path::new(&out))
+        total(Path::new(&out), self.counted.except)
     }
 
     fn command(&self, command: &[&str]) -> Result<()> {
@@ -124,11 +136,47 @@ impl Counter {
     }
 }
 
-/// The sum that callgrind writes behind a profile.
-fn total(out: &Path) -> Result<u64> {
+/// The sum that callgrind writes behind a profile, without what functions with `except` in their names take.
+fn total(out: &Path, except: &str) -> Result<u64> {
     let profile = fs::read_to_string(out).context(format!("reading {}", out.display()))?;
     let total = profile.lines().rev().find_map(|line| line.strip_prefix("summary: "));
-    total
-        .and_then(|total| total.trim().parse().ok())
-        .ok_or_else(|| Failure::new(format!("{} has no sum", out.display())))
+    let total = total.and_then(|total| total.trim().parse::<u64>().ok());
+    let total = total.ok_or_else(|| Failure::new(format!("{} has no sum", out.display())))?;
+    Ok(total.saturating_sub(if except == NOTHING { 0 } else { spent_in(&profile, except) }))
+}
+
+/// The instructions of functions with `part` in their names where others call them, with all that they call (Callgrind Format
+/// Specification: a name follows its number where it appears first, and the costs of calls are on the line behind their number).
+fn spent_in(profile: &str, part: &str) -> u64 {
+    let mut known = HashMap::new();
+    let mut matches = |text| {
+        let (number, name): (&str, _) =
+            str::split_once(text, ' ').map_or((text, None), |(number, name)| (number, Some(name)));
+        *known.entry(number).or_insert_with(|| name.is_some_and(|name: &str| name.contains(part)))
+    };
+    let (mut caller, mut callee, mut spent) = (false, false, 0);
+    let mut lines = profile.lines();
+    while let Some(line) = lines.next() {
+        if let Some(text) = line.strip_prefix("fn=") {
+            caller = matches(text);
+        } else if let Some(text) = line.strip_prefix("cfn=") {
+            callee = matches(text);
+        } else if line.starts_with("calls=") && callee && !caller {
+            let costs = lines.next().and_then(|costs| costs.rsplit(' ').next()?.parse::<u64>().ok());
+            spent += costs.unwrap_or_default();
+        }
+    }
+    spent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_a_function_are_found_by_its_name() {
+        let profile = "fn=(1) main\n5 10\ncfn=(2) a::probe::go\ncalls=2 7\n6 100\ncfn=(3) other\ncalls=1 8\n+1 7\n\n\
+            fn=(2)\n7 20\ncfn=(2)\ncalls=1 7\n8 50\n\nfn=(3)\ncfn=(2)\ncalls=1 7\n* 3\n";
+        assert_eq!([spent_in(profile, "probe"), spent_in(profile, "other"), spent_in(profile, "none")], [103, 7, 0]);
+    }
 }

@@ -23,19 +23,19 @@ const BATCHES: usize = 20;
 const ARGUMENT: &str = "--workload";
 
 /// Runs the workload that the command line names; `false` where it names none.
-pub(crate) fn run() -> bool {
+pub(crate) fn run() -> Result<bool> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [ARGUMENT, "decide"] => decide_each(&commands(&mut Payments::new())),
+        [ARGUMENT, "decide"] => decide_each(&commands(&mut Payments::new())?),
         [ARGUMENT, "pack", record] => {
             let mut payments = Payments::new();
             let checks = |_| BatchCheckRequest { checks: (0..BATCH).map(|_| payments.check().into()).collect() };
             let messages: Vec<Bytes> = (0..BATCHES).map(checks).map(|batch| batch.encode_to_vec().into()).collect();
-            pack_each(messages, &commands(&mut payments), &bytes(record));
+            pack_each(messages, &commands(&mut payments)?, &bytes(record))?;
         }
-        _ => return false,
+        _ => return Ok(false),
     }
-    true
+    Ok(true)
 }
 
 pub(crate) fn count_decide(callgrind: &Callgrind) -> Result<u64> {
@@ -63,8 +63,7 @@ pub(crate) async fn record() -> Result<Vec<u8>> {
     let mut payments = Payments::new();
     // The second one finds its merchant's account.
     for _ in 0..=BATCH + BATCH {
-        let (command, audit) = payments.command()?;
-        store.apply(&command, &audit).await?;
+        store.apply_one(&payments.command()?).await?;
     }
     let mut connection = redis.connection().await?;
     let found: redis::streams::StreamRangeReply = redis::cmd("XREVRANGE")
@@ -76,14 +75,14 @@ pub(crate) async fn record() -> Result<Vec<u8>> {
     record.ok_or_else(|| Failure::new("the payment left no record"))
 }
 
-fn commands(payments: &mut Payments) -> Vec<Command> {
-    let batches = (0..BATCHES).map(|_| payments.commands().unwrap());
-    batches.flatten().map(|(command, _)| command).collect()
+fn commands(payments: &mut Payments) -> Result<Vec<Command>> {
+    let calls = (0..BATCHES * BATCH).map(|_| payments.command());
+    calls.map(|call| Ok(call?.0.clone())).collect()
 }
 
 fn bytes(digits: &str) -> Vec<u8> {
-    let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
-    (0..digits.len()).step_by(2).map(byte).collect()
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    (0..digits.len()).step_by(2).filter_map(byte).collect()
 }
 
 /// All of them on one account.
@@ -99,19 +98,20 @@ fn decide_each(commands: &[Command]) {
 }
 
 #[inline(never)]
-fn pack_each(messages: Vec<Bytes>, commands: &[Command], record: &[u8]) {
+fn pack_each(messages: Vec<Bytes>, commands: &[Command], record: &[u8]) -> Result<()> {
     let indexes = KeyIndexes { account: 12, order: 1, merchant: 23, stream: 1, threshold_policy: 1 };
     let mut out = Vec::new();
     for (message, commands) in messages.into_iter().zip(commands.chunks(BATCH)) {
-        black_box(BatchCheckRequest::decode(message).unwrap());
+        black_box(BatchCheckRequest::decode(message)?);
         for command in commands {
             out.clear();
             packed::command(&mut out, command, indexes, command.order_ttl_secs);
             black_box(&out);
             let mut reply = record;
-            let record = packed::take_record(&mut reply).unwrap();
+            let record = packed::take_record(&mut reply)?;
             let amount = command.action.amount().map_or(0, quota::AmountMinor::get);
-            black_box(packed::record_and_decision(record, amount).unwrap());
+            black_box(packed::record_and_decision(record, amount)?);
         }
     }
+    Ok(())
 }

@@ -311,7 +311,7 @@ async fn an_alert_says_what_has_happened() -> Result<()> {
     listener.listen("sluice_alert").await?;
     let mut command = engine.command(MERCHANT, "o-1", consume(100_000), AT_MS)?;
     command.threshold_policy = Some(watch(&day(75_000), &[80, 120])?);
-    engine.store.apply(&command, &AuditContext { policy_version: "v7".to_owned(), ..audit("proxy", "") }).await?;
+    engine.store.apply(&command, &AuditContext { policy_version: "v7".into(), ..audit("proxy", "") }).await?;
     let suspend = engine.command(MERCHANT, "", Action::Suspend, AT_MS + 1)?;
     engine.store.apply(&suspend, &audit("admin:ann", "fraud")).await?;
     hand.drain().await?;

@@ -94,7 +94,12 @@ pub(crate) fn usd() -> Result<Currency> {
 }
 
 pub(crate) fn audit(actor: &str, reason: &str) -> AuditContext {
-    AuditContext { actor: actor.to_owned(), mode: "enforce", reason: reason.to_owned(), ..AuditContext::default() }
+    AuditContext {
+        actor: actor.to_owned().into(),
+        mode: "enforce",
+        reason: reason.to_owned(),
+        ..AuditContext::default()
+    }
 }
 
 fn amount(value: u64) -> AmountMinor {

@@ -94,7 +94,7 @@ async fn a_tombstone_hides_no_past_and_an_unreadable_one_holds_up_no_other() -> 
     let recalling = HistoryStore::new(redis, nowhere);
     let of = |order_no, action| engine.command("m-1", order_no, action, AT_MS + 3 * HOUR_MS);
     let batch = [of("o-2", Action::Refund(refund(1, "r-1")))?, of("o-3", consume(5))?]
-        .map(|command| (command, audit("proxy", "")));
+        .map(|command| Arc::new((command, audit("proxy", ""))));
     let results = recalling.apply_each(&batch).await;
     let [Err(StoreError::History(_)), Ok(reply)] = results.as_slice() else { panic!("{results:?}") };
     assert_eq!(reply.record.code, Code::Admitted);

@@ -36,7 +36,7 @@ impl Script<'_> {
         };
         let audit = match action {
             Action::Adjust(_) | Action::Reset(_) | Action::Suspend => AuditContext {
-                actor: "ada".to_owned(),
+                actor: "ada".into(),
                 mode: "enforce",
                 reason: "by hand".to_owned(),
                 operator_type: "admin",
@@ -44,7 +44,7 @@ impl Script<'_> {
                 metadata: "{\"ticket\": [7, \"é\"]}".to_owned(),
                 ..AuditContext::default()
             },
-            _ => AuditContext { actor: "proxy".to_owned(), mode: "enforce", ..AuditContext::default() },
+            _ => AuditContext { actor: "proxy".into(), mode: "enforce", ..AuditContext::default() },
         };
         self.engine.store.apply(&command, &audit).await?;
         Ok(())

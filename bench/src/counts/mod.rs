@@ -7,6 +7,8 @@ mod payments;
 mod redis;
 mod server;
 
+use std::path::Path;
+
 use serde::Serialize;
 use testkit::callgrind::Callgrind;
 use testkit::{Failure, Result};
@@ -35,7 +37,7 @@ pub struct Counts {
 ///
 /// # Errors
 /// Where a part cannot be started, or a payment is not admitted.
-pub async fn all(callgrind: &Callgrind, server: &std::path::Path) -> Result<Counts> {
+pub async fn all(callgrind: &Callgrind, server: &Path) -> Result<Counts> {
     let RedisCounts { instructions, journal_bytes } = redis::count(callgrind).await?;
     let server_instructions = self::server::count(callgrind, server).await?;
     Ok(Counts { server_instructions, redis_instructions: instructions, journal_bytes })
@@ -53,7 +55,7 @@ pub async fn redis(callgrind: &Callgrind) -> Result<RedisCounts> {
 ///
 /// # Errors
 /// Where a part cannot be started, or a payment is not admitted.
-pub async fn server(callgrind: &Callgrind, program: &std::path::Path) -> Result<PerPayment> {
+pub async fn server(callgrind: &Callgrind, program: &Path) -> Result<PerPayment> {
     server::count(callgrind, program).await
 }
 

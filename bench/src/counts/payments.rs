@@ -11,7 +11,7 @@ use quota::{
 };
 use sluice_kit::clock;
 use sluice_kit::telemetry::Trace;
-use sluice_store::AuditContext;
+use sluice_store::{AuditContext, Call};
 use testkit::{Failure, Result};
 
 /// Payments that go together, about as many as under load.
@@ -86,7 +86,7 @@ impl Payments {
     ///
     /// # Errors
     /// None that happens.
-    pub fn command(&mut self) -> Result<(Command, AuditContext)> {
+    pub fn command(&mut self) -> Result<Call> {
         let (merchant, order_no, attempt) = self.next();
         let charge = Charge {
             amount: AmountMinor::new(AMOUNT_MINOR).ok_or_else(|| Failure::new("no amount"))?,
@@ -117,20 +117,20 @@ impl Payments {
             channel: None,
         };
         let audit = AuditContext {
-            actor: "proxy".to_owned(),
+            actor: "proxy".into(),
             mode: "enforce",
-            policy_version: POLICY_VERSION.to_owned(),
+            policy_version: POLICY_VERSION.into(),
             trace: Trace::parse(TRACEPARENT),
             ..AuditContext::default()
         };
-        Ok((command, audit))
+        Ok(Arc::new((command, audit)))
     }
 
     /// The next batch of [`Payments::command`].
     ///
     /// # Errors
     /// None that happens.
-    pub fn commands(&mut self) -> Result<Vec<(Command, AuditContext)>> {
+    pub fn commands(&mut self) -> Result<Vec<Call>> {
         (0..BATCH).map(|_| self.command()).collect()
     }
 }

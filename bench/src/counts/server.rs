@@ -23,6 +23,8 @@ use tonic::transport::Channel;
 
 use super::{BATCH, Payments, PerPayment, ensure_admitted};
 
+/// What the decision thread does once a second, whatever is paid.
+const PROBE: &str = "run::checks::probe";
 /// Payments alone, and batches.
 const ALONE: usize = 200;
 const BATCHES: usize = 30;
@@ -34,7 +36,7 @@ pub(super) async fn count(callgrind: &Callgrind, program: &Path) -> Result<PerPa
     let dir = RunDir::new("counts-server")?;
     let redis = Redis::start_program(tools::valkey_server()?, Arc::clone(&dir))?;
     let postgres = Postgres::start_in(Arc::clone(&dir), false)?;
-    let counted = callgrind.wrap(program, &[], &dir)?;
+    let counted = callgrind.wrap(program, &[], &dir)?.except(PROBE);
     let env = environment(&dir, &redis, &postgres)?;
     let options = ServerOptions { program: counted.program.clone(), env, ..ServerOptions::default() };
     let server = Server::start_in(dir, options)?;

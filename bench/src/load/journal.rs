@@ -11,7 +11,7 @@ use rustix::process::Pid;
 use serde::Serialize;
 use sluice_kit::clock;
 use sluice_kit::secret::Secret;
-use sluice_store::{AuditContext, RedisStore, RedisStoreConfig, Store, keys};
+use sluice_store::{AuditContext, Call, RedisStore, RedisStoreConfig, Store, keys};
 
 use testkit::build;
 use testkit::dirs::RunDir;
@@ -352,20 +352,20 @@ struct Feeder {
 impl Feeder {
     fn new(store: RedisStore, merchants: u32) -> Result<Self> {
         let audit = AuditContext {
-            actor: "proxy".to_owned(),
+            actor: "proxy".into(),
             mode: "enforce",
-            policy_version: "load".to_owned(),
+            policy_version: "load".into(),
             ..AuditContext::default()
         };
         Ok(Self { store, merchants: merchants.max(1), currency: Currency::parse("USD")?, audit, made: 0 })
     }
 
     /// The next charges, up to the number `end`.
-    fn next_call(&mut self, end: u64) -> Result<Vec<(Command, AuditContext)>> {
+    fn next_call(&mut self, end: u64) -> Result<Vec<Call>> {
         let first = self.made;
         let last = end.min(first + COMMANDS_PER_CALL as u64);
         self.made = last;
-        (first..last).map(|number| Ok((self.command(number)?, self.audit.clone()))).collect()
+        (first..last).map(|number| Ok(Arc::new((self.command(number)?, self.audit.clone())))).collect()
     }
 
     fn command(&self, number: u64) -> Result<Command> {
@@ -402,7 +402,7 @@ impl Feeder {
         })
     }
 
-    async fn call(&self, calls: &[Vec<(Command, AuditContext)>]) -> Result<()> {
+    async fn call(&self, calls: &[Vec<Call>]) -> Result<()> {
         let mut results = Vec::new();
         match calls {
             [a, b, c, d] => {

@@ -10,11 +10,13 @@ use quota::{
 };
 use tracing::{info, warn};
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::credit;
 use crate::metrics::DecisionMetrics;
 use crate::request::{Caller, Request, Source};
 use crate::spans;
+use crate::windows::LastWindows;
 use sluice_journal::outcomes;
 use sluice_kit::clock;
 use sluice_kit::health::warn_unless_away;
@@ -24,7 +26,10 @@ use sluice_lines::{Credit, CreditLines};
 use sluice_policy_source::Policies;
 use sluice_settings::Live;
 use sluice_store::refusal::{self, RefusalContext};
-use sluice_store::{AuditContext, Store, StoreError};
+use sluice_store::{AuditContext, Call, Store, StoreError};
+
+/// Length of a decision's id as it is written.
+const UUID_LEN: usize = Hyphenated::LENGTH;
 
 /// Makes commands from requests, and decisions from commands.
 #[derive(Debug)]
@@ -35,6 +40,7 @@ pub struct Decider<S> {
     live: Live,
     metrics: Arc<DecisionMetrics>,
     outcomes: Arc<outcomes::OutcomeMetrics>,
+    windows: Arc<LastWindows>,
 }
 
 /// What is in force for an account: its policy, and its credit line on the day by that policy's calendar.
@@ -59,6 +65,7 @@ impl<S> Clone for Decider<S> {
             live: self.live.clone(),
             metrics: Arc::clone(&self.metrics),
             outcomes: Arc::clone(&self.outcomes),
+            windows: Arc::clone(&self.windows),
         }
     }
 }
@@ -66,25 +73,58 @@ impl<S> Clone for Decider<S> {
 /// A command with all that the store receives with it.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    pub command: Command,
-    pub audit: AuditContext,
+    call: Call,
     pub in_force: InForce,
     pub source: Source,
+}
+
+impl Prepared {
+    /// The command.
+    #[must_use]
+    pub fn command(&self) -> &Command {
+        &self.call.0
+    }
+
+    /// The command, to change it before it is decided.
+    pub fn command_mut(&mut self) -> &mut Command {
+        &mut Arc::make_mut(&mut self.call).0
+    }
+
+    /// What the journal records beside it.
+    #[must_use]
+    pub fn audit(&self) -> &AuditContext {
+        &self.call.1
+    }
 }
 
 /// A command that was decided: done, or refused by its code.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    pub command: Command,
-    pub audit: AuditContext,
-    pub in_force: InForce,
-    pub source: Source,
+    prepared: Prepared,
     pub reply: Reply,
     /// The refusal's details besides its code.
     pub refusal: Option<RefusalDetails>,
 }
 
 impl Decision {
+    /// The command.
+    #[must_use]
+    pub fn command(&self) -> &Command {
+        self.prepared.command()
+    }
+
+    /// What the journal records beside it.
+    #[must_use]
+    pub fn audit(&self) -> &AuditContext {
+        self.prepared.audit()
+    }
+
+    /// What was in force for it.
+    #[must_use]
+    pub const fn in_force(&self) -> &InForce {
+        &self.prepared.in_force
+    }
+
     /// Whether the command was refused.
     #[must_use]
     pub fn is_refused(&self) -> bool {
@@ -94,7 +134,7 @@ impl Decision {
     /// The command as it was prepared.
     #[must_use]
     pub fn into_prepared(self) -> Prepared {
-        Prepared { command: self.command, audit: self.audit, in_force: self.in_force, source: self.source }
+        self.prepared
     }
 }
 
@@ -109,7 +149,8 @@ impl<S: Store> Decider<S> {
     /// Puts the parts together.
     #[must_use]
     pub fn new(store: Arc<S>, policies: Arc<Policies>, lines: Arc<CreditLines>, live: Live, metrics: &Metrics) -> Self {
-        Self { store, policies, lines, live, metrics: metrics.part(), outcomes: metrics.part() }
+        let (metrics, outcomes) = (metrics.part(), metrics.part());
+        Self { store, policies, lines, live, metrics, outcomes, windows: Arc::default() }
     }
 
     /// The store that decides.
@@ -141,7 +182,7 @@ impl<S: Store> Decider<S> {
     ) -> InForce {
         let policy = self.policies.effective(merchant, currency, channel, now_ms).await;
         let credit = match &policy {
-            Some(policy) => self.lines.on(merchant, currency, policy.windows_at(now_ms).ids.day).await,
+            Some(policy) => self.lines.on(merchant, currency, self.windows.at(policy, now_ms).ids.day).await,
             // Without a policy there is no calendar.
             None => Credit::NoLine,
         };
@@ -180,7 +221,7 @@ impl<S: Store> Decider<S> {
         let audit = AuditContext {
             actor: caller.actor,
             mode: caller.mode.as_str(),
-            policy_version: policy.as_ref().map(|policy| policy.version.to_string()).unwrap_or_default(),
+            policy_version: policy.as_ref().map(|policy| Arc::clone(&policy.version)).unwrap_or_default(),
             trace: spans::of_decision(caller.trace, decision_id),
             reason: request.reason,
             operator_type: caller.operator_type,
@@ -202,7 +243,7 @@ impl<S: Store> Decider<S> {
             decision_id,
             now_ms,
             // Without a policy there is no calendar: the windows stay as they are stored.
-            windows: policy.as_ref().map(|policy| policy.windows_at(now_ms)).unwrap_or_default(),
+            windows: policy.as_ref().map(|policy| self.windows.at(policy, now_ms)).unwrap_or_default(),
             order_ttl_secs: bounded(live.order_ttl_secs),
             backlog_max: bounded(live.backlog_events_max),
             threshold_policy: policy.as_ref().and_then(|policy| policy.threshold_policy.clone()),
@@ -212,17 +253,18 @@ impl<S: Store> Decider<S> {
             operation_no: request.operation_no,
             channel: request.channel,
         };
-        Prepared { command, audit, in_force, source: caller.source }
+        Prepared { call: Arc::new((command, audit)), in_force, source: caller.source }
     }
 
     /// The command that takes an attempt back. It has an id and a span of its own.
     #[must_use]
     pub fn prepare_void(&self, of: &Prepared, reason: &str) -> Prepared {
         let mut void = of.clone();
-        void.command.action = Action::VoidAttempt;
-        void.command.decision_id = clock::decision_id();
-        void.audit.trace = spans::of_decision(of.audit.trace, void.command.decision_id);
-        reason.clone_into(&mut void.audit.reason);
+        let (command, audit) = Arc::make_mut(&mut void.call);
+        command.action = Action::VoidAttempt;
+        command.decision_id = clock::decision_id();
+        audit.trace = spans::of_decision(audit.trace, command.decision_id);
+        reason.clone_into(&mut audit.reason);
         void
     }
 
@@ -231,29 +273,26 @@ impl<S: Store> Decider<S> {
     /// # Errors
     /// [`Undecided`] where there is no decision; the command may be applied all the same, see [`StoreError::is_undone`].
     pub async fn decide(&self, prepared: Prepared, started: Instant) -> Result<Decision, Box<Undecided>> {
-        let Prepared { command, audit, in_force, source } = prepared;
-        match self.store.apply(&command, &audit).await {
-            Ok(reply) => Ok(self.decided((command, audit), (in_force, source), reply, started.elapsed())),
+        match self.store.apply_one(&prepared.call).await {
+            Ok(reply) => Ok(self.decided(prepared, reply, started.elapsed())),
             Err(error) => {
-                self.report_failure(&command, &audit, source, &error, started.elapsed());
-                Err(Box::new(Undecided { prepared: Prepared { command, audit, in_force, source }, error }))
+                self.report_failure(&prepared, &error, started.elapsed());
+                Err(Box::new(Undecided { prepared, error }))
             }
         }
     }
 
     /// Decides many commands, each by itself, in their order and with one call of the store. The results are in that order.
     pub async fn decide_each(&self, batch: Vec<Prepared>, started: Instant) -> Vec<Result<Decision, StoreError>> {
-        let (calls, rest) = unzip(batch);
-        let results = self.store.apply_each(&calls).await;
-        self.each_decided(calls, rest, results, started.elapsed())
+        let results = self.store.apply_each(&calls(&batch)).await;
+        self.each_decided(batch, results, started.elapsed())
     }
 
     /// The same, but a command whose order's history would have to be read first is not decided: it gets
     /// [`StoreError::NeedsHistory`], which is not reported.
     pub async fn decide_known(&self, batch: Vec<Prepared>, started: Instant) -> Vec<Result<Decision, StoreError>> {
-        let (calls, rest) = unzip(batch);
-        let results = self.store.apply_known(&calls).await;
-        self.each_decided(calls, rest, results, started.elapsed())
+        let results = self.store.apply_known(&calls(&batch)).await;
+        self.each_decided(batch, results, started.elapsed())
     }
 
     /// Decides the commands of one merchant in their order: all, or none where one is refused.
@@ -261,100 +300,88 @@ impl<S: Store> Decider<S> {
     /// # Errors
     /// [`StoreError`] where there is no decision.
     pub async fn decide_all(&self, batch: Vec<Prepared>, started: Instant) -> Result<Vec<Decision>, StoreError> {
-        let (calls, rest) = unzip(batch);
-        let results: Vec<_> = match self.store.apply_all(&calls).await {
+        let results: Vec<_> = match self.store.apply_all(&calls(&batch)).await {
             Ok(replies) => replies.into_iter().map(Ok).collect(),
-            Err(error) => calls.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
         };
-        self.each_decided(calls, rest, results, started.elapsed()).into_iter().collect()
+        self.each_decided(batch, results, started.elapsed()).into_iter().collect()
     }
 
     fn each_decided(
         &self,
-        calls: Vec<(Command, AuditContext)>,
-        rest: Vec<(InForce, Source)>,
+        batch: Vec<Prepared>,
         results: Vec<Result<Reply, StoreError>>,
         latency: Duration,
     ) -> Vec<Result<Decision, StoreError>> {
-        let decided = |((call, rest), result): (((Command, AuditContext), (InForce, Source)), _)| match result {
-            Ok(reply) => Ok(self.decided(call, rest, reply, latency)),
+        let decided = |(prepared, result)| match result {
+            Ok(reply) => Ok(self.decided(prepared, reply, latency)),
             Err(StoreError::NeedsHistory) => Err(StoreError::NeedsHistory),
             Err(error) => {
-                self.report_failure(&call.0, &call.1, rest.1, &error, latency);
+                self.report_failure(&prepared, &error, latency);
                 Err(error)
             }
         };
-        calls.into_iter().zip(rest).zip(results).map(decided).collect()
+        batch.into_iter().zip(results).map(decided).collect()
     }
 
-    fn decided(
-        &self,
-        (command, audit): (Command, AuditContext),
-        (in_force, source): (InForce, Source),
-        reply: Reply,
-        latency: Duration,
-    ) -> Decision {
-        let refusal = refusal::details(&reply.record, &RefusalContext::of(&command, &audit));
-        let decision = Decision { command, audit, in_force, source, reply, refusal };
+    fn decided(&self, prepared: Prepared, reply: Reply, latency: Duration) -> Decision {
+        let refusal = refusal::details(&reply.record, &RefusalContext::of(prepared.command(), prepared.audit()));
+        let decision = Decision { prepared, reply, refusal };
         // A job's command that was not needed leaves no event and is not logged.
-        if source != Source::Job || decision.reply.event_seq.is_some() {
+        if decision.prepared.source != Source::Job || decision.reply.event_seq.is_some() {
             self.report(&decision, latency);
         }
         decision
     }
 
-    /// Counts, traces and logs a decision.
+    /// Counts, traces and logs a decision. Every payment has such a line: its values are texts already, which the log copies.
     fn report(&self, decision: &Decision, latency: Duration) {
-        let Decision { command, audit, source, reply, refusal, .. } = decision;
+        let Decision { prepared, reply, refusal } = decision;
+        let (source, (command, audit)) = (prepared.source, &*prepared.call);
         let record = &reply.record;
+        let (attempt, trace) = (command.attempt.digits(), audit.trace.map(|trace| trace.id.hex()));
         let dry = command.effect != Effect::Commit;
         self.metrics.decision(if dry { "check" } else { command.action.as_str() }, record.code, record.replay);
-        if *source == Source::Proxy {
+        if source == Source::Proxy {
             self.metrics.check_seconds.observe(latency.as_secs_f64());
         }
-        spans::decision(*source, command, audit, Ok(reply), latency);
+        spans::decision(source, command, audit, Ok(reply), latency);
         outcomes::report(&self.outcomes, command, audit, reply);
         info!(
             target: DECISION,
-            decision_id = %Uuid::from_bytes(reply.decision_id),
+            decision_id = &*uuid(reply.decision_id).encode_lower(&mut [0; UUID_LEN]),
             // Another one than the decision's where an earlier answer is repeated; the journal's row has it.
-            event_id = %Uuid::from_bytes(reply.event_id),
+            event_id = &*uuid(reply.event_id).encode_lower(&mut [0; UUID_LEN]),
             caller = source.into_str(),
-            actor = audit.actor,
+            actor = &*audit.actor,
             action = command.action.as_str(),
             dry,
-            merchant = %command.merchant,
+            merchant = command.merchant.as_str(),
             order_no = command.order_no.as_ref().map(OrderNo::as_str),
             operation_no = command.operation_no.as_ref().map(OperationNo::as_str),
-            attempt = %command.attempt,
+            attempt = text(&attempt),
             amount_minor = record.amount,
             counted_minor = record.weighed.map(|weighed| weighed.counted),
-            currency = %command.currency,
+            currency = command.currency.code(),
             code = record.code.as_str(),
             replay = record.replay,
             wait_ms = record.wait_ms,
             binding = LimitName::of_code(record.code).map(LimitName::as_str),
             refusal = refusal.as_ref().map(refusal::text),
             order_state = command.order_no.as_ref().map(|_| record.order.state.as_str()),
-            policy_version = audit.policy_version,
+            policy_version = &*audit.policy_version,
             mode = audit.mode,
             reason = (!audit.reason.is_empty()).then_some(audit.reason.as_str()),
             latency_us = micros(latency),
-            trace_id = trace_id(audit.trace),
+            trace_id = trace.as_ref().map(|digits| text(digits)),
             "decision"
         );
         self.warn_of_over_capture(decision);
     }
 
     /// Counts, traces and logs that there is no decision. An outage of the store is logged once for all of them.
-    fn report_failure(
-        &self,
-        command: &Command,
-        audit: &AuditContext,
-        source: Source,
-        error: &StoreError,
-        latency: Duration,
-    ) {
+    fn report_failure(&self, prepared: &Prepared, error: &StoreError, latency: Duration) {
+        let (source, (command, audit)) = (prepared.source, &*prepared.call);
         self.metrics.store_error(error);
         if source == Source::Proxy {
             self.metrics.check_seconds.observe(latency.as_secs_f64());
@@ -364,7 +391,7 @@ impl<S: Store> Decider<S> {
             error,
             decision_id = %Uuid::from_bytes(command.decision_id),
             caller = source.into_str(),
-            actor = audit.actor,
+            actor = &*audit.actor,
             action = command.action.as_str(),
             merchant = %command.merchant,
             order_no = command.order_no.as_ref().map(OrderNo::as_str),
@@ -378,8 +405,8 @@ impl<S: Store> Decider<S> {
 
     /// More was captured than held: recorded, and logged for operators.
     fn warn_of_over_capture(&self, decision: &Decision) {
-        let Decision { command, audit, reply, .. } = decision;
-        let record = &reply.record;
+        let Decision { prepared, reply, .. } = decision;
+        let ((command, audit), record) = (&*prepared.call, &reply.record);
         let captured = matches!(command.action, Action::Settle(_))
             && command.effect == Effect::Commit
             && record.code == Code::Applied;
@@ -400,12 +427,18 @@ impl<S: Store> Decider<S> {
     }
 }
 
-/// What the store takes, and what it does not need.
-fn unzip(batch: Vec<Prepared>) -> (Vec<(Command, AuditContext)>, Vec<(InForce, Source)>) {
-    batch
-        .into_iter()
-        .map(|Prepared { command, audit, in_force, source }| ((command, audit), (in_force, source)))
-        .unzip()
+/// What the store takes.
+fn calls(batch: &[Prepared]) -> Vec<Call> {
+    batch.iter().map(|prepared| Arc::clone(&prepared.call)).collect()
+}
+
+fn uuid(id: [u8; 16]) -> Hyphenated {
+    Uuid::from_bytes(id).hyphenated()
+}
+
+/// Digits are ASCII.
+fn text(digits: &[u8]) -> &str {
+    str::from_utf8(digits).unwrap_or_default()
 }
 
 /// The settings' own bounds are far below.

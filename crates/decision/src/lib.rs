@@ -9,5 +9,6 @@ mod metrics;
 pub mod operations;
 pub mod request;
 mod spans;
+mod windows;
 
 pub use metrics::DecisionMetrics;

@@ -1,5 +1,7 @@
 //! What is to be decided, before a policy is known.
 
+use std::borrow::Cow;
+
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Currency, Effect, HoldTerms, Mark, MerchantId, Mode,
     OperationId, OperationNo, OrderNo, PaymentNo, Policy, Posting, PostingKind, Refund, Reset, Resolution, Settle,
@@ -207,7 +209,7 @@ pub enum Source {
 pub struct Caller {
     pub source: Source,
     /// The actor in the journal.
-    pub actor: String,
+    pub actor: Cow<'static, str>,
     /// `system`, `admin` or `api`; empty where the actor implies it.
     pub operator_type: &'static str,
     pub mode: Mode,

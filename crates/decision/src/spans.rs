@@ -33,7 +33,7 @@ pub(crate) fn decision(
         text("sluice.merchant", command.merchant.as_str()),
         text("sluice.currency", command.currency.code()),
         text("sluice.mode", audit.mode),
-        text("sluice.policy_version", audit.policy_version.as_str()),
+        text("sluice.policy_version", &*audit.policy_version),
         text("sluice.code", code.as_str()),
     ];
     attributes.extend(command.order_no.as_ref().map(|order_no| text("sluice.order_no", OrderNo::as_str(order_no))));

@@ -1,5 +1,7 @@
 //! How a decision is returned: to Envoy as a check response, to the caller as headers and a problem body.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, SecondsFormat};
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
@@ -66,7 +68,7 @@ pub(super) struct Answer {
     pub wait_ms: u64,
     pub binding: Option<Binding>,
     /// Of the policy that decided; empty if none did.
-    pub policy_version: String,
+    pub policy_version: Arc<str>,
     /// Empty for the proxy filter, which knows it.
     pub subject: Subject,
 }
@@ -88,7 +90,7 @@ impl Answer {
             refusal: None,
             wait_ms: 0,
             binding: None,
-            policy_version: String::new(),
+            policy_version: Arc::default(),
             subject: Subject::default(),
         }
     }
@@ -247,7 +249,8 @@ impl Answer {
 
     /// What only the server knows of a decision.
     fn decided(&self) -> impl Iterator<Item = (String, Value)> {
-        let version = (!self.policy_version.is_empty()).then(|| text("policy_version", self.policy_version.clone()));
+        let version =
+            (!self.policy_version.is_empty()).then(|| text("policy_version", self.policy_version.as_ref().to_owned()));
         let limit = self.binding.map(|binding| text("limit", binding.state.limit.as_str().to_owned()));
         version.into_iter().chain(limit)
     }

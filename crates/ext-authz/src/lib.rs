@@ -164,20 +164,21 @@ impl<S: Store> Checks<S> {
                 (answer, undecided.prepared, mode != Mode::Shadow && !undecided.error.is_undone())
             }
         };
-        let is_to_be_voided = native && may_be_charged && prepared.command.effect == Effect::Commit;
+        let is_to_be_voided = native && may_be_charged && prepared.command().effect == Effect::Commit;
         Outcome { answer, charge: is_to_be_voided.then_some(prepared) }
     }
 
     fn prepare(&self, check: ParsedCheck, in_force: InForce, now_ms: i64) -> Prepared {
         let ParsedCheck { request, mode, trace, .. } = check;
-        let caller = Caller { source: Source::Proxy, actor: ACTOR.to_owned(), operator_type: "", mode, trace };
+        let caller = Caller { source: Source::Proxy, actor: ACTOR.into(), operator_type: "", mode, trace };
         self.decider.prepare(request, caller, in_force, now_ms)
     }
 }
 
 /// The answer of a decision.
 fn answer(decision: &Decision) -> Answer {
-    let Decision { command, audit, in_force, reply, refusal, .. } = decision;
+    let (command, audit, in_force) = (decision.command(), decision.audit(), decision.in_force());
+    let Decision { reply, refusal, .. } = decision;
     let record = &reply.record;
     let binding = |policy: &Arc<Policy>| Binding::of(record, &policy.limits, &policy.calendar, command.now_ms);
     Answer {
@@ -189,7 +190,7 @@ fn answer(decision: &Decision) -> Answer {
         refusal: refusal.clone(),
         wait_ms: record.wait_ms,
         binding: in_force.policy.as_ref().and_then(binding),
-        policy_version: audit.policy_version.clone(),
+        policy_version: Arc::clone(&audit.policy_version),
         subject: Subject::default(),
     }
 }

@@ -21,7 +21,7 @@ use sluice_lines::CreditLines;
 use sluice_policy_source::Policies;
 use sluice_policy_source::zones::Zones;
 use sluice_settings::{Live, Settings};
-use sluice_store::{AuditContext, MemoryStore, StoreError};
+use sluice_store::{AuditContext, Call, MemoryStore, StoreError};
 
 /// A store that is unavailable, in one way or another.
 #[derive(Debug)]
@@ -42,15 +42,15 @@ impl Store for Away {
         }
     }
 
-    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[Call]) -> Vec<Result<Reply, StoreError>> {
         let mut results = Vec::new();
-        for (command, audit) in batch {
-            results.push(self.apply(command, audit).await);
+        for call in batch {
+            results.push(self.apply(&call.0, &call.1).await);
         }
         results
     }
 
-    async fn apply_all(&self, _: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, _: &[Call]) -> Result<Vec<Reply>, StoreError> {
         Err(StoreError::Unavailable("not used in this test".into()))
     }
 }
@@ -123,15 +123,15 @@ impl Store for AnswerLost {
         reply
     }
 
-    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[Call]) -> Vec<Result<Reply, StoreError>> {
         let mut results = Vec::new();
-        for (command, audit) in batch {
-            results.push(self.apply(command, audit).await);
+        for call in batch {
+            results.push(self.apply(&call.0, &call.1).await);
         }
         results
     }
 
-    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, batch: &[Call]) -> Result<Vec<Reply>, StoreError> {
         self.ledger.apply_all(batch).await
     }
 }
@@ -250,12 +250,12 @@ impl Store for Held {
         self.ledger.apply(command, audit).await
     }
 
-    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[Call]) -> Vec<Result<Reply, StoreError>> {
         self.go.notified().await;
         self.ledger.apply_each(batch).await
     }
 
-    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, batch: &[Call]) -> Result<Vec<Reply>, StoreError> {
         self.ledger.apply_all(batch).await
     }
 }
@@ -405,20 +405,20 @@ impl Store for Forgetful {
         self.0.apply(command, audit).await
     }
 
-    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[Call]) -> Vec<Result<Reply, StoreError>> {
         self.0.apply_each(batch).await
     }
 
-    async fn apply_known(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_known(&self, batch: &[Call]) -> Vec<Result<Reply, StoreError>> {
         let results = self.apply_each(batch).await.into_iter().zip(batch);
-        let known = |(result, (command, _)): (_, &(Command, AuditContext))| match command.action {
+        let known = |(result, call): (_, &Call)| match call.0.action {
             quota::Action::Void => Err(StoreError::NeedsHistory),
             _ => result,
         };
         results.map(known).collect()
     }
 
-    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, batch: &[Call]) -> Result<Vec<Reply>, StoreError> {
         self.0.apply_all(batch).await
     }
 }

@@ -67,10 +67,10 @@ async fn void(decider: &Decider<impl Store>, charge: &Prepared) {
 
 fn warn_of(charge: &Prepared, problem: &'static str) {
     warn!(
-        decision_id = %Uuid::from_bytes(charge.command.decision_id),
-        merchant = %charge.command.merchant,
-        order_no = charge.command.order_no.as_ref().map(OrderNo::as_str),
-        trace_id = trace_id(charge.audit.trace),
+        decision_id = %Uuid::from_bytes(charge.command().decision_id),
+        merchant = %charge.command().merchant,
+        order_no = charge.command().order_no.as_ref().map(OrderNo::as_str),
+        trace_id = trace_id(charge.audit().trace),
         "{problem}"
     );
 }

@@ -133,16 +133,16 @@ impl HoldSweep {
         let in_force = self.tools.in_force(&merchant, currency, round.now_ms);
         let expire = Request { order_no: Some(order_no.clone()), ..request(merchant, currency, Operation::Expire) };
         let mut prepared = self.tools.prepare(expire, TASK, in_force, round.now_ms);
-        match self.order_source(&prepared.command, &order_no, round.is_journal_away).await {
+        match self.order_source(prepared.command(), &order_no, round.is_journal_away).await {
             Ok(OrderSource::Store) => {}
-            Ok(OrderSource::Journal(history)) => prepared.command.history = history.map(Box::new),
+            Ok(OrderSource::Journal(history)) => prepared.command_mut().history = history.map(Box::new),
             Ok(OrderSource::NotQueried) => return Ok(None),
             Err(HistoryError::Store(error @ (StoreError::Timeout { .. } | StoreError::Unavailable(_)))) => {
                 return Err(error.into());
             }
             Err(error) => {
                 round.is_journal_away |= matches!(error, HistoryError::Database(_));
-                let (merchant, is_journal_away) = (&prepared.command.merchant, round.is_journal_away);
+                let (merchant, is_journal_away) = (&prepared.command().merchant, round.is_journal_away);
                 match is_journal_away {
                     true => tracing::debug!(%merchant, %order_no, %error, "a hold cannot be ended yet"),
                     false => tracing::warn!(%merchant, %order_no, %error, "a hold cannot be ended yet"),

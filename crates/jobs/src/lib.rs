@@ -179,7 +179,7 @@ impl Tools {
     fn prepare(&self, request: Request, task: Task, in_force: InForce, now_ms: i64) -> Prepared {
         let caller = Caller {
             source: Source::Job,
-            actor: task.actor.to_owned(),
+            actor: task.actor.into(),
             operator_type: OPERATOR_TYPE,
             mode: Mode::Enforce,
             trace: None,

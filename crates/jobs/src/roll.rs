@@ -30,7 +30,7 @@ impl Tools {
     pub(super) async fn roll_each(&self, commands: Vec<Prepared>, failures: &mut Failures) -> u64 {
         let mut by_shard: BTreeMap<u16, Vec<Prepared>> = BTreeMap::new();
         for prepared in commands {
-            by_shard.entry(shard_of(&prepared.command.merchant, self.shards)).or_default().push(prepared);
+            by_shard.entry(shard_of(&prepared.command().merchant, self.shards)).or_default().push(prepared);
         }
         let mut rolled = 0;
         for mut commands in by_shard.into_values() {

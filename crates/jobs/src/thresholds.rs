@@ -92,11 +92,11 @@ impl ThresholdSweep {
     /// The command that updates an account's levels; `None` where they are right, or where that is unknown.
     fn roll(&self, stored: &StoredAccount, now_ms: i64) -> Option<Prepared> {
         let mut prepared = self.0.roll(&stored.merchant_id, &stored.currency, TASK, now_ms)?;
-        let command = &mut prepared.command;
         if prepared.in_force.policy.is_none() && self.0.decider.policies().any() {
             // An account that has no policy any more has no limit to be near.
-            command.threshold_policy = Some(Arc::new(ThresholdPolicy::NOTHING));
+            prepared.command_mut().threshold_policy = Some(Arc::new(ThresholdPolicy::NOTHING));
         }
+        let command = prepared.command();
         let account = stored.account().rolled(command.windows);
         let has_new_levels =
             command.threshold_policy.as_ref().is_some_and(|policy| policy.levels(&account) != account.levels);

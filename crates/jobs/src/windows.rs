@@ -70,7 +70,7 @@ impl WindowSweep {
     /// The command that closes an account's windows; `None` where they are not over, or no policy gives the calendar.
     fn roll(&self, candidate: &OpenAccount, now_ms: i64) -> Option<Prepared> {
         let prepared = self.0.roll(&candidate.merchant_id, &candidate.currency, TASK, now_ms)?;
-        let is_over = i64::from(prepared.command.windows.ids.day) > i64::from(candidate.open_until);
+        let is_over = i64::from(prepared.command().windows.ids.day) > i64::from(candidate.open_until);
         (prepared.in_force.policy.is_some() && is_over).then_some(prepared)
     }
 }

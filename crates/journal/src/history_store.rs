@@ -1,7 +1,6 @@
 //! The store with the journal behind it: captures, voids and refunds of orders that Redis has evicted are decided on their
 //! history in the journal.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use uuid::Uuid;
 use super::history::{self, HistoryError};
 use sluice_kit::health::warn_unless_away;
 use sluice_kit::telemetry::trace_id;
-use sluice_store::{AuditContext, GroupCommit, RedisStore, Store, StoreError};
+use sluice_store::{AuditContext, Call, GroupCommit, RedisStore, Store, StoreError};
 
 /// A [`Store`] that looks up evicted orders. Its pool belongs to the runtime that calls.
 #[derive(Debug)]
@@ -39,15 +38,12 @@ impl HistoryStore {
 
     /// The command with the order's history, where Redis has evicted the order. The order may appear in Redis before the
     /// decision: then Redis' value is used.
-    async fn with_history<'a>(
-        &self,
-        command: &'a Command,
-        audit: &AuditContext,
-    ) -> Result<Cow<'a, Command>, StoreError> {
-        match self.history_of(command, audit).await? {
-            Some(order) => Ok(Cow::Owned(Command { history: Some(Box::new(order)), ..command.clone() })),
-            None => Ok(Cow::Borrowed(command)),
-        }
+    async fn with_history(&self, call: &Call) -> Result<Call, StoreError> {
+        let (command, audit) = &**call;
+        Ok(match self.history_of(command, audit).await? {
+            Some(order) => Arc::new((Command { history: Some(Box::new(order)), ..command.clone() }, audit.clone())),
+            None => Arc::clone(call),
+        })
     }
 
     async fn history_of(&self, command: &Command, audit: &AuditContext) -> Result<Option<Order>, StoreError> {
@@ -82,11 +78,8 @@ impl HistoryStore {
     }
 
     /// Sends the commands that are known; the errors keep their place.
-    async fn apply_those(
-        &self,
-        known: Vec<Result<(Command, AuditContext), StoreError>>,
-    ) -> Vec<Result<Reply, StoreError>> {
-        let batch: Vec<(Command, AuditContext)> = known.iter().flatten().cloned().collect();
+    async fn apply_those(&self, known: Vec<Result<Call, StoreError>>) -> Vec<Result<Reply, StoreError>> {
+        let batch: Vec<Call> = known.iter().flatten().cloned().collect();
         let mut replies = self.shared.apply_each(&batch).await.into_iter();
         let missing = || Err(StoreError::Corrupt("no reply".to_owned()));
         known.into_iter().map(|known| known.and_then(|_| replies.next().unwrap_or_else(missing))).collect()
@@ -139,34 +132,30 @@ impl Store for HistoryStore {
         self.redis.now_ms()
     }
 
-    async fn apply(&self, command: &Command, audit: &AuditContext) -> Result<Reply, StoreError> {
-        self.shared.apply(&*self.with_history(command, audit).await?, audit).await
-    }
-
     /// A command whose order history cannot be read is answered by itself and delays no other.
-    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[Call]) -> Vec<Result<Reply, StoreError>> {
         let mut known = Vec::with_capacity(batch.len());
-        for (command, audit) in batch {
-            known.push(self.with_history(command, audit).await.map(|command| (command.into_owned(), audit.clone())));
+        for call in batch {
+            known.push(self.with_history(call).await);
         }
         self.apply_those(known).await
     }
 
-    async fn apply_known(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
-        if !batch.iter().any(|(command, _)| may_need_history(command)) {
+    async fn apply_known(&self, batch: &[Call]) -> Vec<Result<Reply, StoreError>> {
+        if !batch.iter().any(|call| may_need_history(&call.0)) {
             return self.shared.apply_each(batch).await;
         }
-        let known = batch.iter().map(async |(command, audit)| match self.is_evicted(command).await? {
+        let known = batch.iter().map(async |call| match self.is_evicted(&call.0).await? {
             true => Err(StoreError::NeedsHistory),
-            false => Ok((command.clone(), audit.clone())),
+            false => Ok(Arc::clone(call)),
         });
         self.apply_those(join_all(known).await).await
     }
 
-    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, batch: &[Call]) -> Result<Vec<Reply>, StoreError> {
         let mut known = Vec::with_capacity(batch.len());
-        for (command, audit) in batch {
-            known.push((self.with_history(command, audit).await?.into_owned(), audit.clone()));
+        for call in batch {
+            known.push(self.with_history(call).await?);
         }
         self.redis.apply_all(&known).await
     }

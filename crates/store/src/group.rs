@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use quota::{Command, Reply};
+use quota::Reply;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{AuditContext, Store, StoreError};
+use super::{Call, Store, StoreError};
 
 /// Most commands in one call: some 2 ms of Redis, which serves no other client meanwhile.
 const CALL_COMMANDS_MAX: usize = 128;
@@ -41,7 +41,7 @@ struct Queue {
 /// The commands of one caller for one call: [`CALL_COMMANDS_MAX`] at most.
 #[derive(Debug)]
 struct Group {
-    commands: Vec<(Command, AuditContext)>,
+    commands: Vec<Call>,
     reply_to: oneshot::Sender<Results>,
 }
 
@@ -54,7 +54,7 @@ impl<S: Store> GroupCommit<S> {
 
     /// Queues the commands of one call at once, and waits for their results at most as long as one call of the store may take.
     /// Commands that were not sent by then never are; the outcome of the others is unknown.
-    fn submit(&self, commands: Vec<(Command, AuditContext)>) -> impl Future<Output = Results> + use<S> {
+    fn submit(&self, commands: Vec<Call>) -> impl Future<Output = Results> + use<S> {
         let limit = self.shared.store.timeout();
         let count = commands.len();
         let (reply_to, reply) = oneshot::channel();
@@ -146,19 +146,18 @@ impl<S: Store> Store for GroupCommit<S> {
         self.shared.store.now_ms()
     }
 
-    async fn apply(&self, command: &Command, audit: &AuditContext) -> Result<Reply, StoreError> {
-        let results = self.submit(vec![(command.clone(), audit.clone())]).await;
-        results.into_iter().next().unwrap_or_else(|| Err(StoreError::Corrupt("no reply".to_owned())))
-    }
-
     /// A batch of several calls waits for each call separately: a late call costs the others nothing.
-    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[Call]) -> Vec<Result<Reply, StoreError>> {
+        // Nearly every batch is one call.
+        if (1..=CALL_COMMANDS_MAX).contains(&batch.len()) {
+            return self.submit(batch.to_vec()).await;
+        }
         let calls: Vec<_> = batch.chunks(CALL_COMMANDS_MAX).map(|part| self.submit(part.to_vec())).collect();
         join_all(calls).await.into_iter().flatten().collect()
     }
 
     /// Not grouped: one call cannot be both all-or-none and each by itself.
-    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, batch: &[Call]) -> Result<Vec<Reply>, StoreError> {
         self.shared.store.apply_all(batch).await
     }
 }

@@ -19,6 +19,7 @@ mod script;
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::RefusalDetails;
@@ -41,11 +42,11 @@ pub use script::SCRIPT;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditContext {
     /// The caller: `proxy` for payments.
-    pub actor: String,
+    pub actor: Cow<'static, str>,
     /// `enforce` or `shadow`.
     pub mode: &'static str,
     /// The policy in force; empty where none is.
-    pub policy_version: String,
+    pub policy_version: Arc<str>,
     /// The decision's span in its trace; the journal keeps the trace's id.
     pub trace: Option<Trace>,
     /// Why an attempt is voided, a hold ends or an account is changed manually; or empty.
@@ -86,6 +87,9 @@ impl CreditContext {
     /// The stage that events leave out.
     pub const CURRENT: &'static str = "current";
 }
+
+/// A command and what the journal records beside it. It is large and passes through several hands, which share it.
+pub type Call = Arc<(Command, AuditContext)>;
 
 /// The attempt of commands without a request, such as the end of a hold; the journal shows none.
 pub const NO_ATTEMPT: AttemptId = AttemptId([0; 16]);
@@ -162,21 +166,29 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] where no answer could be given.
-    fn apply(&self, command: &Command, audit: &AuditContext) -> impl Future<Output = Result<Reply, StoreError>> + Send;
+    fn apply(&self, command: &Command, audit: &AuditContext) -> impl Future<Output = Result<Reply, StoreError>> + Send {
+        let call = Arc::new((command.clone(), audit.clone()));
+        async move { self.apply_one(&call).await }
+    }
+
+    /// [`Store::apply`] for a command that is shared already.
+    ///
+    /// # Errors
+    /// [`StoreError`] where no answer could be given.
+    fn apply_one(&self, call: &Call) -> impl Future<Output = Result<Reply, StoreError>> + Send {
+        async move {
+            let result = self.apply_each(std::slice::from_ref(call)).await.pop();
+            result.unwrap_or_else(|| Err(StoreError::Corrupt("no reply".to_owned())))
+        }
+    }
 
     /// Decides and applies commands of any merchants in their order, each independently: a failure affects no other command.
     /// Returns one result per command.
-    fn apply_each(
-        &self,
-        batch: &[(Command, AuditContext)],
-    ) -> impl Future<Output = Vec<Result<Reply, StoreError>>> + Send;
+    fn apply_each(&self, batch: &[Call]) -> impl Future<Output = Vec<Result<Reply, StoreError>>> + Send;
 
     /// As [`Store::apply_each`], but does not decide commands whose order's history would have to be read first: they get
     /// [`StoreError::NeedsHistory`].
-    fn apply_known(
-        &self,
-        batch: &[(Command, AuditContext)],
-    ) -> impl Future<Output = Vec<Result<Reply, StoreError>>> + Send {
+    fn apply_known(&self, batch: &[Call]) -> impl Future<Output = Vec<Result<Reply, StoreError>>> + Send {
         self.apply_each(batch)
     }
 
@@ -185,8 +197,5 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] where no answer could be given.
-    fn apply_all(
-        &self,
-        batch: &[(Command, AuditContext)],
-    ) -> impl Future<Output = Result<Vec<Reply>, StoreError>> + Send;
+    fn apply_all(&self, batch: &[Call]) -> impl Future<Output = Result<Vec<Reply>, StoreError>> + Send;
 }

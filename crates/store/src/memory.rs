@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quota::{Command, Ledger, NotBegun, Reply};
 
-use super::{AuditContext, Store, StoreError, StoreTime};
+use super::{Call, Store, StoreError, StoreTime};
 use sluice_kit::clock;
 
 /// The reference ledger as a [`Store`].
@@ -43,16 +43,12 @@ impl Store for MemoryStore {
         Duration::MAX
     }
 
-    async fn apply(&self, command: &Command, _notes: &AuditContext) -> Result<Reply, StoreError> {
-        self.applied(command)
+    async fn apply_each(&self, batch: &[Call]) -> Vec<Result<Reply, StoreError>> {
+        batch.iter().map(|call| self.applied(&call.0)).collect()
     }
 
-    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
-        batch.iter().map(|(command, _)| self.applied(command)).collect()
-    }
-
-    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
-        let commands: Vec<Command> = batch.iter().map(|(command, _)| command.clone()).collect();
+    async fn apply_all(&self, batch: &[Call]) -> Result<Vec<Reply>, StoreError> {
+        let commands: Vec<Command> = batch.iter().map(|call| call.0.clone()).collect();
         match self.store_ms() {
             Some(store_ms) => self.ledger().apply_all_or_none_at(&commands, store_ms).map_err(not_begun),
             None => Ok(self.ledger().apply_all_or_none(&commands)),

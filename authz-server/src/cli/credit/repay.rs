@@ -88,7 +88,7 @@ fn request(session: &Session, repayment: &Repayment) -> Result<Request, CreditEr
 
 pub(super) fn refused(done: &Decision) -> CreditError {
     let code = done.reply.record.code;
-    let sentence = done.refusal.as_ref().and_then(|own| refusal::sentence(own, done.command.currency.code()));
+    let sentence = done.refusal.as_ref().and_then(|own| refusal::sentence(own, done.command().currency.code()));
     CreditError::Refused { code: code.as_str(), sentence: sentence.unwrap_or_else(|| code.title().to_owned()) }
 }
 

@@ -261,7 +261,7 @@ pub(super) fn actor(caller: &Caller) -> Actor {
 
 /// A refusal is a problem, except that of a dry run, which is its answer.
 fn outcome(done: Decision) -> Answer<Decision> {
-    if done.is_refused() && done.command.effect == quota::Effect::Commit { Err(refused(&done)) } else { Ok(done) }
+    if done.is_refused() && done.command().effect == quota::Effect::Commit { Err(refused(&done)) } else { Ok(done) }
 }
 
 fn batch_of(
@@ -312,7 +312,7 @@ pub(super) fn refused(done: &Decision) -> Problem {
     }
     if let Some(details) = &done.refusal {
         problem = problem.refusal(details.clone());
-        if let Some(sentence) = refusal::sentence(details, done.command.currency.code()) {
+        if let Some(sentence) = refusal::sentence(details, done.command().currency.code()) {
             problem = problem.detail(sentence);
         }
     }

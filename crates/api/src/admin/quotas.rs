@@ -109,7 +109,7 @@ impl From<Answer<Decision>> for BatchItem {
         };
         let (mut operation, mut check) = (None, None);
         let merchant = MerchantAnswer::of(&done);
-        if merchant.is_none() && done.command.effect == quota::Effect::Commit {
+        if merchant.is_none() && done.command().effect == quota::Effect::Commit {
             operation = Some(OperationAnswer::of(&done));
         } else if merchant.is_none() {
             check = Some(CheckAnswer::of(&done));

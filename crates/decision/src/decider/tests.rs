@@ -81,7 +81,7 @@ async fn lines(source: Source) -> Vec<Vec<(String, String)>> {
             order_no: OrderNo::parse(order).ok(),
             ..Request::new(merchant, currency, AttemptId([1; 16]), operation)
         };
-        let (actor, mode) = ("operator".to_owned(), Mode::Enforce);
+        let (actor, mode) = ("operator".into(), Mode::Enforce);
         let caller = Caller { source, actor, operator_type: "", mode, trace: None };
         decider.decide(decider.prepare(request, caller, in_force, now_ms), Instant::now()).await.unwrap();
     }

@@ -123,7 +123,7 @@ impl CreditView {
     #[must_use]
     pub fn of(done: &Decision) -> Option<Self> {
         let usage = done.reply.record.credit?.after();
-        Some(Self::from_usage(usage, &done.in_force.credit))
+        Some(Self::from_usage(usage, &done.in_force().credit))
     }
 
     /// The usage of an account.
@@ -154,8 +154,8 @@ impl OperationAnswer {
             code: record.code.as_str(),
             replay: record.replay,
             decision_id: Uuid::from_bytes(done.reply.decision_id),
-            merchant_id: done.command.merchant.to_string(),
-            currency: done.command.currency.to_string(),
+            merchant_id: done.command().merchant.to_string(),
+            currency: done.command().currency.to_string(),
             amount: record.amount,
             counted_amount: counted_amount(record),
             counters: counters_after(record),
@@ -164,7 +164,7 @@ impl OperationAnswer {
             version: record.version,
             credit: CreditView::of(done),
             delay_ms: (record.wait_ms > 0).then_some(record.wait_ms),
-            policy_version: done.in_force.policy.as_ref().map(|policy| policy.version.to_string()),
+            policy_version: done.in_force().policy.as_ref().map(|policy| policy.version.to_string()),
         }
     }
 }
@@ -203,10 +203,10 @@ impl PostingAnswer {
             code: record.code.as_str(),
             replay: record.replay,
             decision_id: Uuid::from_bytes(done.reply.decision_id),
-            merchant_id: done.command.merchant.to_string(),
-            currency: done.command.currency.to_string(),
-            kind: done.command.action.as_str(),
-            number: done.command.order_no.as_ref().map(ToString::to_string).unwrap_or_default(),
+            merchant_id: done.command().merchant.to_string(),
+            currency: done.command().currency.to_string(),
+            kind: done.command().action.as_str(),
+            number: done.command().order_no.as_ref().map(ToString::to_string).unwrap_or_default(),
             amount: record.amount,
             credit: CreditView::of(done),
         }
@@ -239,12 +239,12 @@ impl MerchantAnswer {
     #[must_use]
     pub fn of(done: &Decision) -> Option<Self> {
         let record = &done.reply.record;
-        done.command.action.is_of_merchant().then(|| Self {
+        done.command().action.is_of_merchant().then(|| Self {
             success: true,
             code: record.code.as_str(),
             replay: record.replay,
             decision_id: Uuid::from_bytes(done.reply.decision_id),
-            merchant_id: done.command.merchant.to_string(),
+            merchant_id: done.command().merchant.to_string(),
             is_suspended: record.merchant_suspended,
             suspended_at: moment(record.suspended_at_ms),
             version: record.version,
@@ -255,7 +255,7 @@ impl MerchantAnswer {
 fn order_view(done: &Decision) -> Option<OrderView> {
     let order = &done.reply.record.order;
     let held = order.state == quota::OrderState::Held;
-    done.command.order_no.as_ref().map(|order_no| OrderView {
+    done.command().order_no.as_ref().map(|order_no| OrderView {
         order_no: order_no.to_string(),
         state: order.state.as_str(),
         amount: order.amount,
@@ -332,12 +332,12 @@ impl CheckAnswer {
     #[must_use]
     pub fn of(done: &Decision) -> Self {
         let record = &done.reply.record;
-        let charge = done.command.action.charge();
+        let charge = done.command().action.charge();
         let hard = charge.map_or(Limits::UNLIMITED, Charge::hard_limits);
         let counted = charge.map_or(0, Charge::counts);
-        let policy = done.in_force.policy.as_ref();
+        let policy = done.in_force().policy.as_ref();
         let prediction = policy.map(|policy| {
-            Prediction::of(record, counted, &policy.limits, &hard, &policy.calendar, done.command.now_ms)
+            Prediction::of(record, counted, &policy.limits, &hard, &policy.calendar, done.command().now_ms)
         });
         let limits: Vec<LimitView> =
             prediction.iter().flat_map(|prediction| &prediction.limits).map(LimitView::from).collect();
@@ -365,7 +365,7 @@ impl CheckAnswer {
                 .and_then(|prediction| prediction.exhausted_at_ms)
                 .and_then(DateTime::from_timestamp_millis),
             wait_ms: (record.wait_ms > 0).then_some(record.wait_ms),
-            policy_version: done.in_force.policy.as_ref().map(|policy| policy.version.to_string()),
+            policy_version: done.in_force().policy.as_ref().map(|policy| policy.version.to_string()),
             limits,
         }
     }
@@ -376,12 +376,12 @@ impl CheckAnswer {
 pub fn refusing_limit(done: &Decision) -> (Option<LimitUsage>, Option<u64>) {
     let record = &done.reply.record;
     let wait_secs = (record.wait_ms > 0).then(|| record.wait_ms.div_ceil(1000));
-    let Some((limit, policy)) = LimitName::of_code(record.code).zip(done.in_force.policy.as_ref()) else {
+    let Some((limit, policy)) = LimitName::of_code(record.code).zip(done.in_force().policy.as_ref()) else {
         return (None, wait_secs);
     };
     let state = LimitState::of(limit, &policy.limits, record);
     let resets_at_ms = limit.period().and_then(|period| policy.calendar.ends_at_ms(period, state.window));
-    let left_ms = resets_at_ms.map(|at| u64::try_from(at.saturating_sub(done.command.now_ms)).unwrap_or_default());
+    let left_ms = resets_at_ms.map(|at| u64::try_from(at.saturating_sub(done.command().now_ms)).unwrap_or_default());
     let limit = LimitUsage {
         name: limit.as_str().to_owned(),
         max: state.max,

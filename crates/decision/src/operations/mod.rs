@@ -247,7 +247,7 @@ impl Operations {
     fn prepare(&self, actor: &Actor, request: Request, in_force: InForce, now_ms: i64) -> Prepared {
         let caller = Caller {
             source: Source::Api,
-            actor: actor.id.to_string(),
+            actor: actor.id.to_string().into(),
             operator_type: actor.operator_type,
             mode: Mode::Enforce,
             trace: telemetry::current(),

@@ -70,7 +70,7 @@ pub async fn resolve(
 /// A charge that is not known any more stays as it is: that it was made changes nothing then.
 fn accepted(verdict: Verdict, done: Decision) -> Result<Decision, ResolveError> {
     let is_evicted = verdict == Verdict::Made
-        && matches!(done.command.action, quota::Action::Resolve(_))
+        && matches!(done.command().action, quota::Action::Resolve(_))
         && done.reply.record.code == Code::OrderUnknown;
     if done.is_refused() && !is_evicted { Err(ResolveError::Refused(Box::new(done))) } else { Ok(done) }
 }

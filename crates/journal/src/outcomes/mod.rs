@@ -40,7 +40,7 @@ pub fn report(metrics: &OutcomeMetrics, command: &Command, audit: &AuditContext,
             merchant = %command.merchant,
             order_no,
             resolution = resolution_word(resolution),
-            actor = audit.actor,
+            actor = &*audit.actor,
             reason = audit.reason,
             trace_id = trace_id(audit.trace),
             "unknown outcome resolved"

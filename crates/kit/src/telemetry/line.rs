@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::fmt::{self, Debug, Write};
 
-use chrono::SecondsFormat;
+use chrono::{DateTime, Utc};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -39,18 +39,19 @@ where
     }
 }
 
-/// A line, and a buffer for values before they are escaped. Kept from one event to the next, so that it stays allocated.
+/// A line. Kept from one event to the next, so that it stays allocated, and with the second of the last one in its format: many
+/// lines share it.
 #[derive(Debug, Default)]
 struct Line {
     text: String,
-    shown: String,
+    second: Option<(i64, String)>,
 }
 
 impl Line {
     fn write(&mut self, event: &Event<'_>) -> &str {
         self.text.clear();
         self.text.push_str(r#"{"timestamp":""#);
-        self.text.push_str(&clock::now().to_rfc3339_opts(SecondsFormat::Micros, true));
+        self.time(clock::now());
         self.text.push_str(r#"","level":""#);
         self.text.push_str(event.metadata().level().as_str());
         self.text.push('"');
@@ -59,6 +60,20 @@ impl Line {
         self.string("target", event.metadata().target());
         self.text.push_str("}\n");
         &self.text
+    }
+
+    /// Writes a time to the microsecond (RFC 3339).
+    fn time(&mut self, at: DateTime<Utc>) {
+        let second = at.timestamp();
+        if self.second.as_ref().is_none_or(|(own, _)| *own != second) {
+            self.second = Some((second, at.format("%Y-%m-%dT%H:%M:%S.").to_string()));
+        }
+        let shown = self.second.as_ref().map(|(_, shown)| shown.as_str());
+        self.text.push_str(shown.unwrap_or_default());
+        let micros = at.timestamp_subsec_micros();
+        let digit = |place: u32| char::from(b'0' + (micros / place % 10) as u8);
+        self.text.extend([100_000, 10_000, 1_000, 100, 10, 1].map(digit));
+        self.text.push('Z');
     }
 
     /// The trace of the current request, where the event does not name one itself.
@@ -92,9 +107,10 @@ impl Line {
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.name(field.name());
-        self.shown.clear();
-        let _ = write!(self.shown, "{value:?}");
-        push_quoted(&mut self.text, &self.shown);
+        self.text.push('"');
+        // Writing into a string does not fail; a value's own failure leaves what it has written.
+        let _ = write!(Escaping(&mut self.text), "{value:?}");
+        self.text.push('"');
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -131,9 +147,25 @@ impl Visit for Line {
     }
 }
 
-/// Adds a text as a JSON string (RFC 8259, section 7). What has to be escaped is one byte each.
+/// Escapes what is formatted into it, part by part.
+struct Escaping<'a>(&'a mut String);
+
+impl Write for Escaping<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        push_escaped(self.0, text);
+        Ok(())
+    }
+}
+
+/// Adds a text as a JSON string.
 fn push_quoted(out: &mut String, text: &str) {
     out.push('"');
+    push_escaped(out, text);
+    out.push('"');
+}
+
+/// Adds a text as it stands in a JSON string (RFC 8259, section 7). What has to be escaped is one byte each.
+fn push_escaped(out: &mut String, text: &str) {
     let mut rest = text;
     while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
         let (plain, special) = rest.split_at(at);
@@ -149,5 +181,4 @@ fn push_quoted(out: &mut String, text: &str) {
         rest = chars.as_str();
     }
     out.push_str(rest);
-    out.push('"');
 }

@@ -85,12 +85,14 @@ impl Trace {
     /// Reads the header `traceparent` (W3C Trace Context, section 3.2). A later version is read as far as this one goes.
     #[must_use]
     pub fn parse(traceparent: &str) -> Option<Self> {
-        let mut parts = traceparent.splitn(5, '-');
-        let [version] = decode(parts.next()?)?;
-        let id = TraceId::parse(parts.next()?)?;
-        let span = SpanId::parse(parts.next()?)?;
-        let [flags] = decode(parts.next()?)?;
-        let fits = version != 0xff && (version != 0 || parts.next().is_none());
+        // Every member has its length.
+        let [version] = decode(traceparent.get(..2)?)?;
+        let id = TraceId::parse(traceparent.get(3..35)?)?;
+        let span = SpanId::parse(traceparent.get(36..52)?)?;
+        let [flags] = decode(traceparent.get(53..55)?)?;
+        let is_dash = |at: usize| traceparent.as_bytes().get(at) == Some(&b'-');
+        let ends = traceparent.len() == 55 || (version != 0 && is_dash(55));
+        let fits = version != 0xff && ends && [2, 35, 52].into_iter().all(is_dash);
         fits.then_some(Self { id, span, parent: None, sampled: flags & 1 == 1 })
     }
 
@@ -134,8 +136,9 @@ fn show(digits: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 /// Writes two digits for each byte.
 fn encode(bytes: &[u8], text: &mut [u8]) {
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
-    let digits = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]);
-    text.iter_mut().zip(digits).for_each(|(place, digit)| *place = digit);
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 0xf)];
+    }
 }
 
 /// Reads so many bytes of lower-case digits, and no others.

@@ -46,9 +46,9 @@ fn charge() -> Charge {
 
 fn notes() -> AuditContext {
     AuditContext {
-        actor: "proxy".to_owned(),
+        actor: "proxy".into(),
         mode: "enforce",
-        policy_version: "v7".to_owned(),
+        policy_version: "v7".into(),
         trace: Trace::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         reason: "upstream_5xx".to_owned(),
         operator_type: "api",
@@ -90,8 +90,8 @@ fn a_payment_is_told_in_full() {
         payment_no: "pay-1".to_owned(),
         channel: "card".to_owned(),
         attempt: vec![7; 16],
-        actor: "proxy".to_owned(),
-        policy_version: "v7".to_owned(),
+        actor: "proxy".into(),
+        policy_version: "v7".into(),
         mode: "enforce".to_owned(),
         trace_id: "0af7651916cd43dd8448eb211c80319c".to_owned(),
         reason: "upstream_5xx".to_owned(),

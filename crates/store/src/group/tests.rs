@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use quota::{Action, AttemptId, Currency, Effect, MerchantId, OrderNo, WindowIds};
+use quota::{Action, AttemptId, Command, Currency, Effect, MerchantId, OrderNo, WindowIds};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::MemoryStore;
+use crate::{AuditContext, MemoryStore};
 
 /// A store whose calls each wait for a permit, and that records how many commands each call had.
 #[derive(Debug)]
@@ -37,11 +37,7 @@ impl Store for Gate {
         Duration::from_millis(self.timeout_ms.load(Ordering::SeqCst))
     }
 
-    async fn apply(&self, command: &Command, audit: &AuditContext) -> Result<Reply, StoreError> {
-        self.ledger.apply(command, audit).await
-    }
-
-    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Results {
+    async fn apply_each(&self, batch: &[Call]) -> Results {
         let first = self.begun.fetch_add(1, Ordering::SeqCst) == 0;
         assert!(!(first && self.breaks_off), "this call breaks off");
         self.permits.acquire().await.unwrap().forget();
@@ -49,13 +45,13 @@ impl Store for Gate {
         self.ledger.apply_each(batch).await
     }
 
-    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
+    async fn apply_all(&self, batch: &[Call]) -> Result<Vec<Reply>, StoreError> {
         self.ledger.apply_all(batch).await
     }
 }
 
 /// A command with a decision id of its own.
-fn command(number: u8) -> (Command, AuditContext) {
+fn command(number: u8) -> Call {
     let command = Command {
         merchant: MerchantId::parse("m").unwrap(),
         currency: Currency::parse("USD").unwrap(),
@@ -75,7 +71,7 @@ fn command(number: u8) -> (Command, AuditContext) {
         operation_no: None,
         channel: None,
     };
-    (command, AuditContext::default())
+    Arc::new((command, AuditContext::default()))
 }
 
 /// Lets every task run until it waits.
@@ -90,10 +86,7 @@ fn submit(group: &Arc<GroupCommit<Gate>>, numbers: std::ops::Range<u8>) -> JoinS
     let mut callers = JoinSet::new();
     for number in numbers {
         let group = Arc::clone(group);
-        callers.spawn(async move {
-            let (command, audit) = command(number);
-            (number, group.apply(&command, &audit).await)
-        });
+        callers.spawn(async move { (number, group.apply_one(&command(number)).await) });
     }
     callers
 }
@@ -143,7 +136,7 @@ async fn who_gives_up_before_the_call_is_not_asked_for() {
     all_got_their_own(first).await;
     all_got_their_own(kept).await;
     assert_eq!(store.calls(), [1, 2]);
-    let orders = |number| command(number).0.order_no.unwrap();
+    let orders = |number| command(number).0.order_no.clone().unwrap();
     let ledger = store.ledger.ledger();
     let merchant = MerchantId::parse("m").unwrap();
     assert!((1..4).all(|number| ledger.order(&merchant, &orders(number)).is_none()));
@@ -190,8 +183,8 @@ async fn a_late_call_costs_the_answers_of_no_other() {
     let results = group.apply_each(&batch).await;
     assert_eq!(results.len(), batch.len());
     let (answered, late) = results.split_at(2 * CALL_COMMANDS_MAX);
-    for (result, (command, _)) in answered.iter().zip(&batch) {
-        assert_eq!(result.as_ref().unwrap().decision_id, command.decision_id);
+    for (result, call) in answered.iter().zip(&batch) {
+        assert_eq!(result.as_ref().unwrap().decision_id, call.0.decision_id);
     }
     assert!(late.iter().all(|result| *result == Err(StoreError::Timeout { after_ms: 20 })), "{late:?}");
     // The third call is still under way; the fourth is never made.
@@ -216,6 +209,14 @@ async fn a_store_that_hangs_is_waited_for_no_longer_than_it_may_take() {
     store.permits.add_permits(10);
     all_got_their_own(submit(&group, 3..5)).await;
     assert_eq!(store.calls().iter().sum::<usize>(), 3);
+}
+
+#[tokio::test]
+async fn an_empty_batch_waits_for_no_call() {
+    let group = Arc::new(GroupCommit::new(Arc::new(Gate::new(0))));
+    let _under_way = submit(&group, 0..1);
+    settle().await;
+    assert_eq!(group.apply_each(&[]).await, []);
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use tokio::time::Instant;
 
 use super::call::{self, COMMANDS_MAX, CommandWithContext, Mode, Results};
-use super::{RedisStore, corrupt, link};
-use crate::{AuditContext, Store, StoreError, Use};
+use super::{RedisStore, link};
+use crate::{Call, Store, StoreError, Use};
 use sluice_kit::clock;
 use sluice_kit::telemetry::spans::{self, ScriptCall};
 
@@ -23,15 +23,10 @@ impl Store for RedisStore {
         self.verified.clock.now_ms()
     }
 
-    async fn apply(&self, command: &Command, audit: &AuditContext) -> Result<Reply, StoreError> {
-        let replies = self.run(&[(command, audit)], false).await;
-        replies.and_then(|replies| replies.into_iter().next().unwrap_or_else(|| Err(corrupt("no reply"))))
-    }
-
-    async fn apply_each(&self, batch: &[(Command, AuditContext)]) -> Vec<Result<Reply, StoreError>> {
+    async fn apply_each(&self, batch: &[Call]) -> Vec<Result<Reply, StoreError>> {
         let mut results = Vec::with_capacity(batch.len());
         for part in batch.chunks(COMMANDS_MAX) {
-            let part: Vec<CommandWithContext<'_>> = part.iter().map(|(command, audit)| (command, audit)).collect();
+            let part = borrowed(part);
             match self.run(&part, false).await {
                 Ok(replies) => results.extend(replies),
                 Err(error) => results.extend(part.iter().map(|_| Err(error.clone()))),
@@ -40,10 +35,13 @@ impl Store for RedisStore {
         results
     }
 
-    async fn apply_all(&self, batch: &[(Command, AuditContext)]) -> Result<Vec<Reply>, StoreError> {
-        let batch: Vec<CommandWithContext<'_>> = batch.iter().map(|(command, audit)| (command, audit)).collect();
-        self.run(&batch, true).await?.into_iter().collect()
+    async fn apply_all(&self, batch: &[Call]) -> Result<Vec<Reply>, StoreError> {
+        self.run(&borrowed(batch), true).await?.into_iter().collect()
     }
+}
+
+fn borrowed(batch: &[Call]) -> Vec<CommandWithContext<'_>> {
+    batch.iter().map(|call| (&call.0, &call.1)).collect()
 }
 
 impl RedisStore {

@@ -1,5 +1,7 @@
 //! What concerns one command of a call, or the commands of one shard, and no other.
 
+use std::sync::Arc;
+
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, Currency, Effect,
     HoldTerms, Limits, MerchantId, OnExpiry, OrderNo, Period, Reply,
@@ -68,7 +70,7 @@ fn merchant_key(command: &Command) -> String {
 }
 
 pub(crate) async fn each(store: &RedisStore, commands: &[Command]) -> Vec<Result<Reply, StoreError>> {
-    let batch: Vec<_> = commands.iter().map(|command| (command.clone(), AuditContext::default())).collect();
+    let batch: Vec<_> = commands.iter().map(|command| Arc::new((command.clone(), AuditContext::default()))).collect();
     store.apply_each(&batch).await
 }
 
@@ -177,7 +179,7 @@ async fn a_foreign_value_fails_its_own_command() {
         assert_eq!(after.iter().filter(|(key, _)| of_other(key)).count(), 1, "{foreign:?}");
 
         // All or none of them: none.
-        let batch = [(command("m-2", 4), AuditContext::default()), (other.clone(), AuditContext::default())];
+        let batch = [command("m-2", 4), other.clone()].map(|command| Arc::new((command, AuditContext::default())));
         store.apply_all(&batch).await.unwrap_err();
         assert_eq!(everything(&mut connection).await, after, "{foreign:?}");
     }
@@ -311,7 +313,7 @@ async fn a_lost_answer_is_asked_for_again_where_that_is_safe() {
     assert_eq!(charged(&store, &first).await, 1 + 5 + 3);
 
     line.cut_next_answer();
-    let batch = [(correction, AuditContext::default()), (command("m-1", 4), AuditContext::default())];
+    let batch = [correction, command("m-1", 4)].map(|command| Arc::new((command, AuditContext::default())));
     assert!(matches!(store.apply_all(&batch).await, Err(StoreError::Unavailable(_))));
     assert_eq!(charged(&store, &first).await, 1 + 5 + 3 + 5 + 4);
 }

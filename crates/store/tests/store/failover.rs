@@ -1,5 +1,7 @@
 //! F2: the server at the other end of a connection is not the one to ask any more.
 
+use std::sync::Arc;
+
 use quota::{Action, Adjust, AmountMinor, Change, Code, Command, CounterName, Period};
 use sluice_settings::Secret;
 use sluice_store::{AuditContext, RedisStore, RedisStoreConfig, Store, StoreError, Verified, keys};
@@ -69,7 +71,7 @@ async fn f2_commands_follow_a_demoted_primary() {
     store.verify().await.unwrap();
     let back = Pair { old: pair.new, new: pair.old, forwarder: pair.forwarder };
     back.fail_over().await;
-    let batch = [(adjust(4), AuditContext::default()), (command("m-1", 6), AuditContext::default())];
+    let batch = [adjust(4), command("m-1", 6)].map(|command| Arc::new((command, AuditContext::default())));
     let replies = store.apply_all(&batch).await.unwrap();
     assert_eq!(replies.iter().map(|reply| reply.record.code).collect::<Vec<_>>(), [Code::Applied, Code::Admitted]);
     assert_eq!(charged(&store, &command("m-1", 1)).await, 1 + 5 + 3 + 5 + 6);

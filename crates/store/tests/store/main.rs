@@ -21,6 +21,7 @@ mod table;
 mod upgrade;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use generate::Generator;
 use prost::Message;
@@ -28,7 +29,7 @@ use proto::journal::EventContext;
 use quota::{Action, Code, Command, Limits, OrderNo, Reply};
 use sequence::{Seen, Sequence, Step};
 use shrink::Shrinker;
-use sluice_store::{AuditContext, MemoryStore, SCRIPT, Store, StoreError, keys};
+use sluice_store::{AuditContext, Call, MemoryStore, SCRIPT, Store, StoreError, keys};
 use support::{SHARDS, connect, flush, open, open_with, until_answered};
 use table::{Batch, Row};
 use testkit::Service;
@@ -54,8 +55,8 @@ fn table_commands() -> Vec<Command> {
 }
 
 /// Rows with their commands, numbered from `first` on.
-fn numbered(rows: &[Row], first: usize) -> Vec<(Command, AuditContext)> {
-    rows.iter().zip(first..).map(|(row, number)| (row.command(number), AuditContext::default())).collect()
+fn numbered(rows: &[Row], first: usize) -> Vec<Call> {
+    rows.iter().zip(first..).map(|(row, number)| Arc::new((row.command(number), AuditContext::default()))).collect()
 }
 
 fn check_replies(name: &str, rows: &[Row], replies: &[Reply]) {
@@ -67,8 +68,8 @@ fn check_replies(name: &str, rows: &[Row], replies: &[Reply]) {
 
 async fn check_rows(store: &impl Store, name: &str, rows: &[Row]) {
     let mut replies = Vec::new();
-    for (command, audit) in numbered(rows, 0) {
-        replies.push(store.apply(&command, &audit).await.unwrap());
+    for call in numbered(rows, 0) {
+        replies.push(store.apply_one(&call).await.unwrap());
     }
     check_replies(name, rows, &replies);
 }
@@ -76,13 +77,13 @@ async fn check_rows(store: &impl Store, name: &str, rows: &[Row]) {
 /// The rows of one time in one call answer what they answer one by one.
 async fn check_rows_at_once(store: &impl Store, name: &str, rows: &[Row]) {
     let mut replies = Vec::new();
-    for call in numbered(rows, 0).chunk_by(|(one, _), (next, _)| one.now_ms == next.now_ms) {
+    for call in numbered(rows, 0).chunk_by(|one, next| one.0.now_ms == next.0.now_ms) {
         replies.extend(at_once(store, call).await);
     }
     check_replies(name, rows, &replies);
 }
 
-async fn at_once(store: &impl Store, batch: &[(Command, AuditContext)]) -> Vec<Reply> {
+async fn at_once(store: &impl Store, batch: &[Call]) -> Vec<Reply> {
     store.apply_each(batch).await.into_iter().map(Result::unwrap).collect()
 }
 
@@ -96,8 +97,8 @@ async fn check_batch(store: &impl Store, batch: &Batch) {
 
 async fn check_rows_from(store: &impl Store, name: &str, rows: &[Row], first: usize) {
     let mut replies = Vec::new();
-    for (command, audit) in numbered(rows, first) {
-        replies.push(store.apply(&command, &audit).await.unwrap());
+    for call in numbered(rows, first) {
+        replies.push(store.apply_one(&call).await.unwrap());
     }
     check_replies(name, rows, &replies);
 }

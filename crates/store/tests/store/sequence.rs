@@ -197,7 +197,8 @@ impl Sequence {
         if let ([command], false) = (step.commands.as_slice(), step.all_or_none) {
             return Ok(vec![answer(self.store.apply(command, &AuditContext::default()).await)?]);
         }
-        let batch: Vec<_> = step.commands.iter().map(|command| (command.clone(), AuditContext::default())).collect();
+        let batch: Vec<_> =
+            step.commands.iter().map(|command| Arc::new((command.clone(), AuditContext::default()))).collect();
         if !step.all_or_none {
             return self.store.apply_each(&batch).await.into_iter().map(answer).collect();
         }

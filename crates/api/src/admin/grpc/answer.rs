@@ -89,7 +89,7 @@ fn checked(answer: CheckAnswer) -> pb::CheckResponse {
 pub(super) fn batch(outcomes: &[Answer<Decision>]) -> pb::BatchResponse {
     let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
     let result = |outcome: &Answer<Decision>| match outcome {
-        Ok(done) if done.command.effect != Effect::Commit => Outcome::Check(AnswerMessage::of(done)),
+        Ok(done) if done.command().effect != Effect::Commit => Outcome::Check(AnswerMessage::of(done)),
         Ok(done) => Outcome::Operation(AnswerMessage::of(done)),
         Err(problem) => Outcome::Refusal(status::refusal(problem)),
     };
