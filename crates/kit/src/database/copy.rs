@@ -131,15 +131,20 @@ impl<T: Field> Field for Option<T> {
 mod tests {
     use super::*;
 
-    crate::table_row! {
-        copied
-        /// A row of three columns.
-        struct Sample {
-            number: i16 => "int2";
-            word: Option<&'static str> => "text";
-            flag: bool => "bool";
+    #[expect(dead_code, reason = "the row is written and neither inserted nor read")]
+    mod sample {
+        crate::table_row! {
+            copied
+            /// A row of three columns.
+            pub struct Sample {
+                number: i16 => "int2";
+                word: Option<&'static str> => "text";
+                flag: bool => "bool";
+            }
         }
     }
+
+    use sample::Sample;
 
     #[test]
     fn a_row_is_written_in_the_columns_that_are_asked_for() {
