@@ -136,7 +136,7 @@ mod tests {
         crate::table_row! {
             copied
             /// A row of three columns.
-            pub struct Sample {
+            pub(super) struct Sample {
                 number: i16 => "int2";
                 word: Option<&'static str> => "text";
                 flag: bool => "bool";
