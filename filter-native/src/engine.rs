@@ -377,11 +377,13 @@ impl Engine {
     fn end_closed(&mut self, calls: &mut impl Calls) {
         let Self { configurations, shared } = self;
         let newest = newest(configurations);
-        let waits = |config| !shared.follow_ups.is_empty() || shared.calls.values().any(|sent| sent.config == config);
-        let over = |(config, own): (&u64, &Configuration)| {
-            (own.metrics.is_none() && (newest != Some(*config) || !waits(*config))).then_some(*config)
-        };
-        for config in configurations.iter().filter_map(over).collect::<Vec<_>>() {
+        let is_closed = |(config, own): (&u64, &Configuration)| own.metrics.is_none().then_some(*config);
+        // In their order: what an older one leaves waits for the newest.
+        for config in configurations.iter().filter_map(is_closed).collect::<Vec<_>>() {
+            let waits = !shared.follow_ups.is_empty() || shared.calls.values().any(|sent| sent.config == config);
+            if newest == Some(config) && waits {
+                continue;
+            }
             if let Some(mut own) = configurations.remove(&config) {
                 own.exchange.end(&mut Host { calls, shared, config, batch: None });
             }
@@ -448,6 +450,19 @@ impl Engine {
         follow_ups.sort_by(|one, other| one.message.cmp(&other.message));
         follow_ups.dedup_by(|one, other| one.message == other.message);
         follow_ups.into_iter().for_each(|follow_up| shared.retry(follow_up));
+    }
+
+    /// The same configurations without anything that waits: what is left where [`Engine::recover`] panics as well. The numbers of calls
+    /// go on, so that a late answer meets no other call.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        let Shared { last_token, metrics, now_ms, .. } = &self.shared;
+        let emptied =
+            |own: &Configuration| Configuration { exchange: own.exchange.renewed(), metrics: own.metrics.clone() };
+        Self {
+            configurations: self.configurations.iter().map(|(config, own)| (*config, emptied(own))).collect(),
+            shared: Shared { last_token: *last_token, metrics: metrics.clone(), now_ms: *now_ms, ..Shared::default() },
+        }
     }
 }
 

@@ -21,6 +21,8 @@ const NAME: &str = "sluice";
 
 /// Most messages of streams that wait for the thread. The queues behind it hold a part of that.
 pub const BACKLOG_MAX: usize = 16_384;
+/// Most of them where another check or delay is sent: room is left for follow-ups, which must not be lost.
+const CHECKS_MAX: usize = BACKLOG_MAX / 8 * 7;
 /// A thread that has taken nothing for so many milliseconds although something waits is stuck: no further payment waits for it.
 pub const STUCK_MS: u64 = 2_000;
 
@@ -59,7 +61,7 @@ impl Backlog {
         }
         let is_stuck = now_ms.saturating_sub(self.since_ms.load(Ordering::Acquire)) >= STUCK_MS;
         let fits = match message {
-            Message::Check { .. } | Message::Delay { .. } => waiting < BACKLOG_MAX && !is_stuck,
+            Message::Check { .. } | Message::Delay { .. } => waiting < CHECKS_MAX && !is_stuck,
             Message::FollowUps { .. } => waiting < BACKLOG_MAX,
             // Their number is that of what waits already.
             Message::Open { .. } | Message::Close { .. } | Message::NoDelay { .. } | Message::Answer { .. } => true,
@@ -162,7 +164,7 @@ fn run(runtime: &Runtime, mut inbox: Inbox, mut clients: Clients) {
         }
         abi::log(Level::Error, "sluice: the filter's thread is restarted: payments that wait get no answer");
         if catch_unwind(AssertUnwindSafe(|| engine.recover())).is_err() {
-            engine = Engine::default();
+            engine = engine.emptied();
         }
     }
 }
@@ -233,8 +235,10 @@ mod tests {
         assert!(backlog.admit(&report, 100_000 + STUCK_MS), "a report is lost only if too much waits");
         backlog.taken(100_000 + STUCK_MS);
         assert!(backlog.admit(&check(), 100_000 + STUCK_MS));
-        backlog.waiting.store(BACKLOG_MAX, Ordering::Relaxed);
+        backlog.waiting.store(CHECKS_MAX, Ordering::Relaxed);
         assert!(!backlog.admit(&check(), 100_000 + STUCK_MS));
+        assert!(backlog.admit(&report, 100_000 + STUCK_MS), "room is left for reports");
+        backlog.waiting.store(BACKLOG_MAX, Ordering::Relaxed);
         assert!(!backlog.admit(&report, 100_000 + STUCK_MS));
         assert!(backlog.admit(&Message::Close { config: 1 }, 100_000 + STUCK_MS));
     }

@@ -2,7 +2,7 @@
 //! the SDK's wrappers panic on statuses that they do not list. Calls out are the exception ([`grpc_call`]): the SDK has to
 //! know their tokens.
 //!
-//! The only module with imports of its own from the host, and the only one that touches raw memory.
+//! The only module with imports of its own from the host, and beside [`pool`](crate::pool) the only one that touches raw memory.
 
 #![expect(unsafe_code, reason = "the host's functions take and return raw addresses")]
 
@@ -101,7 +101,7 @@ fn take(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, H
         return check(status).map(|()| Vec::new());
     }
     // SAFETY: the host had the memory from the SDK's `proxy_on_memory_allocate`, which hands out a boxed slice of this very
-    // size, and has filled it.
+    // size, and has filled it. It would prefer an exported `malloc`, which the module must not have.
     let bytes = unsafe { Vec::from_raw_parts(data, size, size) };
     check(status).map(|()| bytes)
 }

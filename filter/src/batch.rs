@@ -214,8 +214,8 @@ pub struct BatchQueue<S = u32> {
     batch_max: usize,
     checks: VecDeque<Arc<PendingCheck<S>>>,
     follow_ups: VecDeque<FollowUp>,
-    /// By token, the oldest first. Answers come in nearly the same order, so that a list is searched as quickly as a tree, and takes no
-    /// allocation for each call.
+    /// By token, the oldest first: no allocation for each call. Answers come in nearly the same order, and with batches there are few
+    /// calls, so that the list is searched quickly.
     calls: VecDeque<(u32, Call<S>)>,
 }
 

@@ -1,8 +1,8 @@
 //! The module's memory: freed blocks are kept by size and used again. A payment asks for some thirty blocks, of the sizes that the
 //! last one left behind, so each costs a few instructions where the general allocator takes a hundred.
 //!
-//! Blocks of more than [`SIZE_MAX`] bytes are the general allocator's. A smaller one is never given back to it: each size holds
-//! as many as were in use at once. A worker's VM is one thread.
+//! Blocks of more than [`SIZE_MAX`] bytes are the general allocator's. Of each smaller size [`KEPT_BYTES_MAX`] are kept, and the rest is
+//! given back: a client that chooses the sizes of blocks must not make memory grow with each of them. A worker's VM is one thread.
 
 #![expect(unsafe_code, reason = "an allocator deals in raw memory")]
 
@@ -10,10 +10,15 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::ptr::null_mut;
 
+#[cfg(target_feature = "atomics")]
+compile_error!("the pool is made for one thread");
+
 /// Largest block that is kept, in bytes.
 const SIZE_MAX: usize = 1024;
 /// Sizes are rounded up to multiples of it.
 const STEP: usize = 16;
+/// Bytes of free blocks that are kept of each size: a megabyte of all sizes together.
+const KEPT_BYTES_MAX: usize = 16 * 1024;
 /// The alignment of all blocks that are kept: the largest of any value.
 const ALIGN: usize = 16;
 
@@ -22,15 +27,39 @@ struct Free {
     next: *mut Self,
 }
 
+/// The free blocks of a size.
+#[derive(Clone, Copy)]
+struct List {
+    first: *mut Free,
+    /// How many more are kept.
+    room: usize,
+}
+
 struct Pool {
-    free: UnsafeCell<[*mut Free; SIZE_MAX / STEP]>,
+    lists: UnsafeCell<[List; SIZE_MAX / STEP]>,
 }
 
 // SAFETY: WebAssembly modules of this target have one thread.
 unsafe impl Sync for Pool {}
 
 #[global_allocator]
-static POOL: Pool = Pool { free: UnsafeCell::new([null_mut(); SIZE_MAX / STEP]) };
+static POOL: Pool = Pool { lists: UnsafeCell::new(empty()) };
+
+const fn empty() -> [List; SIZE_MAX / STEP] {
+    let mut lists = [List { first: null_mut(), room: 0 }; SIZE_MAX / STEP];
+    let mut at = 0;
+    while at < lists.len() {
+        lists[at].room = KEPT_BYTES_MAX / block(at).size();
+        at += 1;
+    }
+    lists
+}
+
+/// What a block of a list is to the general allocator.
+const fn block(at: usize) -> Layout {
+    // SAFETY: the alignment is a power of two, and the sizes are far from overflow.
+    unsafe { Layout::from_size_align_unchecked(at.wrapping_add(1).wrapping_mul(STEP), ALIGN) }
+}
 
 /// Which list has blocks of this layout; `None` if they are not kept.
 const fn list(layout: Layout) -> Option<usize> {
@@ -40,9 +69,8 @@ const fn list(layout: Layout) -> Option<usize> {
 }
 
 impl Pool {
-    /// The first block of a list.
-    fn first(&self, at: usize) -> *mut *mut Free {
-        self.free.get().cast::<*mut Free>().wrapping_add(at)
+    fn list(&self, at: usize) -> *mut List {
+        self.lists.get().cast::<List>().wrapping_add(at)
     }
 }
 
@@ -53,44 +81,50 @@ unsafe impl GlobalAlloc for Pool {
             // SAFETY: as the caller promises.
             return unsafe { System.alloc(layout) };
         };
-        let first = self.first(at);
+        let list = self.list(at);
         // SAFETY: `list` returns a place of the array, and what it holds is null or a free block.
         unsafe {
-            let block = *first;
-            if block.is_null() {
-                return System.alloc(Layout::from_size_align_unchecked(at.wrapping_add(1).wrapping_mul(STEP), ALIGN));
+            let free = (*list).first;
+            if free.is_null() {
+                return System.alloc(block(at));
             }
-            *first = (*block).next;
-            block.cast()
+            (*list).first = (*free).next;
+            (*list).room = (*list).room.wrapping_add(1);
+            free.cast()
         }
     }
 
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+    unsafe fn dealloc(&self, freed: *mut u8, layout: Layout) {
         let Some(at) = list(layout) else {
             // SAFETY: as the caller promises.
-            return unsafe { System.dealloc(block, layout) };
+            return unsafe { System.dealloc(freed, layout) };
         };
-        let (first, block) = (self.first(at), block.cast::<Free>());
+        let list = self.list(at);
         // SAFETY: the block has this list's size, which has room for an address, and its alignment; no one uses it any more.
         unsafe {
-            *block = Free { next: *first };
-            *first = block;
+            if (*list).room == 0 {
+                return System.dealloc(freed, block(at));
+            }
+            let free = freed.cast::<Free>();
+            *free = Free { next: (*list).first };
+            (*list).first = free;
+            (*list).room = (*list).room.wrapping_sub(1);
         }
     }
 
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+    unsafe fn realloc(&self, own: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller promises that the size is valid with this alignment.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         match (list(layout), list(wanted)) {
             // SAFETY: as the caller promises.
-            (None, None) => unsafe { System.realloc(block, layout, size) },
-            (own, other) if own == other => block,
+            (None, None) => unsafe { System.realloc(own, layout, size) },
+            (from, to) if from == to => own,
             // SAFETY: both blocks are as large as what is copied, and they are different ones.
             (_, _) => unsafe {
                 let moved = self.alloc(wanted);
                 if !moved.is_null() {
-                    moved.copy_from_nonoverlapping(block, layout.size().min(size));
-                    self.dealloc(block, layout);
+                    moved.copy_from_nonoverlapping(own, layout.size().min(size));
+                    self.dealloc(own, layout);
                 }
                 moved
             },

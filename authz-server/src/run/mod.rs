@@ -9,6 +9,7 @@ mod socket;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -41,7 +42,6 @@ use sluice_policy_source::zones::metrics::ZoneMetrics;
 use sluice_policy_source::{Policies, PolicyStartError};
 use sluice_settings::{HttpUrl, Live, Settings, SettingsError};
 use sluice_store::{RedisMetrics, RedisStore, RedisStoreConfig, StoreError, Verified};
-use socket::Socket;
 
 /// How long a stop waits for connections that stay open, and again for work under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
@@ -119,9 +119,9 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     let verified = Verified::default();
     let ((listener, more), admin, probes) = background_runtime.block_on(async { bind_all(settings) })?;
     let (admin_address, grpc_address) = (admin.local_addr()?, listener.local_addr()?);
-    let socket = settings.grpc_socket.as_deref().map(Socket::bind).transpose()?;
+    let (socket_file, socket) = settings.grpc_socket.as_deref().map(socket::bind).transpose()?.unzip();
     let worker = |listener| {
-        let socket = socket.as_ref().map(Socket::listener).transpose()?;
+        let socket = socket.as_ref().map(UnixListener::try_clone).transpose()?;
         let runtime = runtime()?;
         let store = runtime
             .block_on(async { open_store(settings, &live, verified.clone(), &metrics, CHECK_CONNECTIONS_MAX) })?;
@@ -132,6 +132,8 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     };
     let first = worker(listener)?;
     let workers = more.into_iter().map(worker).collect::<Result<Vec<_>, _>>()?;
+    // It is open as long as a worker has it: at the stop a connection must be refused, and not wait.
+    drop(socket);
 
     // First no more decisions are taken, then the journal stores what it holds and the admin port closes.
     let (stop_checks, checks_stopped) = shutdown::channel();
@@ -180,7 +182,7 @@ pub fn run(settings: &Settings) -> Result<(), RunError> {
     first.runtime.spawn(background::apply_changes(live, deadlines, log));
     log_start(settings, admin_address, grpc_address, workers.len() + 1);
     let served = checks::serve(first, workers, health, settings, &stop_checks, &checks_stopped);
-    drop(socket);
+    drop(socket_file);
     stop.request();
     let guards = [("journal", journal), ("sweep", sweep), ("notifier", notifier), ("admin", admin)];
     let guards = guards.into_iter().chain(probes.map(|probes| ("probes", probes)));

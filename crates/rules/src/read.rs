@@ -58,7 +58,8 @@ pub trait Head {
     fn query(&self) -> &[u8] {
         query(self.path())
     }
-    /// Whether any header's name may have so many bytes: asked before all of them are visited.
+    /// Whether any header's name may have so many bytes: asked before all of them are visited. `false` has to be certain, and counts
+    /// for names that differ by their case, or by `_` for `-`, too.
     fn may_have(&self, _length: usize) -> bool {
         true
     }

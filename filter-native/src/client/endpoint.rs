@@ -163,7 +163,7 @@ impl Endpoint {
                 timeout(CONNECT_TIMEOUT, self.dial_any(addresses, number)).await.ok().flatten()
             }
             Server::Unix(path) => {
-                let dial = async { self.handshake(UnixStream::connect(path).await.ok()?).await };
+                let dial = async { self.handshake(UnixStream::connect(path).await.ok()?, number).await };
                 timeout(CONNECT_TIMEOUT, dial).await.ok().flatten()
             }
         }
@@ -176,13 +176,13 @@ impl Endpoint {
         for address in addresses.into_iter().cycle().skip(first).take(count) {
             if let Ok(stream) = TcpStream::connect(address).await {
                 stream.set_nodelay(true).ok()?;
-                return self.handshake(stream).await;
+                return self.handshake(stream, number).await;
             }
         }
         None
     }
 
-    async fn handshake<T>(self: &Arc<Self>, stream: T) -> Option<SendRequest<Bytes>>
+    async fn handshake<T>(self: &Arc<Self>, stream: T, number: usize) -> Option<SendRequest<Bytes>>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -207,8 +207,12 @@ impl Endpoint {
                 _ = connection => {}
                 () = hangs => {}
             }
+            // One that a later connection has replaced says nothing of the server.
             if let Some(endpoint) = endpoint.upgrade() {
-                endpoint.avoid();
+                let mut connection = endpoint.lock();
+                if connection.tries == number {
+                    connection.avoid();
+                }
             }
         });
         Some(sender)

@@ -115,7 +115,7 @@ const COSTS: &[Cost] = &[
         name: "payments one after the other",
         count: 10,
         run: |proxy, count| (0..count).for_each(|_| pay_with(proxy, 1, USUAL, USUAL_BODY, &admission())),
-        instructions: 39_202,
+        instructions: 39_778,
         calls: &[
             ("buffer", 20),
             ("clock", 20),
@@ -136,7 +136,7 @@ const COSTS: &[Cost] = &[
         name: "payments in batches",
         count: 33,
         run: |proxy, count| (0..count / 11).for_each(|_| pay_with(proxy, 11, USUAL, USUAL_BODY, &admission())),
-        instructions: 38_870,
+        instructions: 39_441,
         calls: &[
             ("buffer", 39),
             ("clock", 39),
@@ -160,7 +160,7 @@ const COSTS: &[Cost] = &[
             let headers = [USUAL, &[("x-sluice-code", "ADMITTED")]].concat();
             (0..count).for_each(|_| pay_with(proxy, 1, &headers, USUAL_BODY, &admission()));
         },
-        instructions: 41_148,
+        instructions: 41_773,
         calls: &[
             ("buffer", 20),
             ("clock", 20),
@@ -182,7 +182,7 @@ const COSTS: &[Cost] = &[
         name: "refused payments",
         count: 10,
         run: |proxy, count| (0..count).for_each(|_| pay_with(proxy, 1, USUAL, USUAL_BODY, &refuses())),
-        instructions: 43_606,
+        instructions: 44_250,
         calls: &[
             ("buffer", 20),
             ("clock", 20),
@@ -209,7 +209,7 @@ const COSTS: &[Cost] = &[
                 proxy.host_mut().streams.remove(&context);
             }
         },
-        instructions: 6_391,
+        instructions: 6_478,
         calls: &[("count", 10), ("headers", 10), ("property", 10)],
         buffers: 10,
     },
@@ -373,6 +373,26 @@ fn memory_does_not_grow_with_payments_and_is_bounded_by_streams() {
         let bytes = (proxy.memory_bytes() - before) / 4_000;
         assert!(bytes <= most, "{bytes}");
     }
+}
+
+/// A client chooses how long the values are that a stream holds. Each length leaves its blocks free, and the next ones are others.
+#[test]
+fn memory_does_not_grow_with_the_sizes_that_clients_choose() {
+    const STREAMS: usize = 20;
+    const HELD_BYTES: usize = 20_000;
+    let mut proxy = proxy(&json!({}));
+    for size in (16..=1_024).step_by(16) {
+        let cookies = vec![format!("amount={}", "1".repeat(size)); HELD_BYTES / size].join("; ");
+        let headers = [USUAL, &[("cookie", cookies.as_str())]].concat();
+        let streams: Vec<u32> = (0..STREAMS).map(|_| proxy.open(&headers)).collect();
+        for stream in &streams {
+            assert_eq!(proxy.headers(*stream, false), PAUSE);
+        }
+        leave(&mut proxy, &streams);
+    }
+    // One round holds less than two megabytes, all of them together 25.
+    let bytes = proxy.memory_bytes();
+    assert!(bytes <= 8 << 20, "{bytes}");
 }
 
 /// A payment is asked for, and so many others wait for its call.

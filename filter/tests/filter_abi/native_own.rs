@@ -198,18 +198,24 @@ fn servers_end_with_their_last_use() {
     assert!(proxy.host().clusters.is_empty());
 }
 
-/// The thread panics while it sends follow-ups: they are sent again, each once.
+/// Envoy drops all configurations at once, while voids are under way and wait.
 #[test]
-fn a_follow_up_in_hand_survives_a_panic() {
+fn voids_outlive_all_configurations() {
     let mut proxy = proxy(&json!({}));
+    assert!(proxy.configure_root(1_000, &configuration(&json!({}))));
     let (under_way, first) = admitted(&mut proxy);
-    let (in_hand, second) = admitted(&mut proxy);
+    let (waits, second) = admitted(&mut proxy);
     proxy.close(under_way, Some(422), 0);
-    let lost = proxy.one_call();
-    proxy.answer(lost.token, &Answer::Failed(14));
-    proxy.host_mut().panics = true;
-    proxy.close(in_hand, Some(422), 0);
-    assert_eq!(proxy.metric("sluice_panicked"), 1);
+    proxy.one_call();
+    proxy.close(waits, Some(422), 0);
+    proxy.drop_roots(&[super::host::ROOT, 1_000]);
+    let mut expected = vec![first, second];
+    expected.sort();
+    assert_eq!(voids(&mut proxy), expected);
+}
+
+/// The attempts of the voids that are sent from now on, all of which are answered; in order.
+fn voids(proxy: &mut Proxy) -> Vec<String> {
     let mut voided = Vec::new();
     for _ in 0..20 {
         proxy.tick();
@@ -222,7 +228,22 @@ fn a_follow_up_in_hand_survives_a_panic() {
         }
     }
     voided.sort();
+    voided
+}
+
+/// The thread panics while it sends follow-ups: they are sent again, each once.
+#[test]
+fn a_follow_up_in_hand_survives_a_panic() {
+    let mut proxy = proxy(&json!({}));
+    let (under_way, first) = admitted(&mut proxy);
+    let (in_hand, second) = admitted(&mut proxy);
+    proxy.close(under_way, Some(422), 0);
+    let lost = proxy.one_call();
+    proxy.answer(lost.token, &Answer::Failed(14));
+    proxy.host_mut().panics = true;
+    proxy.close(in_hand, Some(422), 0);
+    assert_eq!(proxy.metric("sluice_panicked"), 1);
     let mut expected = vec![first, second];
     expected.sort();
-    assert_eq!(voided, expected);
+    assert_eq!(voids(&mut proxy), expected);
 }

@@ -142,9 +142,16 @@ impl Proxy {
 
     /// Envoy drops a configuration.
     pub(crate) fn drop_root(&mut self, root: u32) {
+        self.drop_roots(&[root]);
+    }
+
+    /// Envoy drops several before the thread wakes.
+    pub(crate) fn drop_roots(&mut self, roots: &[u32]) {
         host::enter(&self.host);
-        let config = self.configs.remove(&root).unwrap();
-        self.destroy(config);
+        for root in roots {
+            let config = self.configs.remove(root).unwrap();
+            self.destroy(config);
+        }
         self.run();
     }
 
