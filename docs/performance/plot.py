@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes the plots and the tables of docs/performance.md from a run of the load rig, docs/performance/run.json.
+"""Makes the plots and the tables of docs/performance.md from two runs of the load rig: docs/performance/run.json has the comparison,
+the growth of merchants, the peers, the counts and the journal, docs/performance/studies.json how cost grows along the other axes.
 
     python3 docs/performance/plot.py            writes them
     python3 docs/performance/plot.py --check    tells what is not as the run says, and changes nothing
@@ -17,6 +18,7 @@ import svg
 HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "performance.md"
 RUN = HERE / "run.json"
+STUDIES = HERE / "studies.json"
 
 VARIANTS = {
     "envoy": "Envoy alone",
@@ -237,7 +239,7 @@ def races(run):
 
 
 def tables(run):
-    made = {"machine": machine(run), "races": races(run)}
+    made = {"machine": machine(run), "studies_machine": run["studies_machine"], "races": races(run)}
     if "comparison" in run:
         made |= {"targets": targets(run), "comparison": comparison(run)}
         made |= {"microseconds": microseconds(run), "stretches": stretches(run)}
@@ -289,13 +291,16 @@ def filled(document, made):
 
 
 def main(arguments):
-    run = json.loads(RUN.read_text(encoding="utf-8"))
+    run, studies = (json.loads(path.read_text(encoding="utf-8")) for path in (RUN, STUDIES))
+    present = {study_of["axis"] for study_of in run.get("studies", [])}
+    run["studies"] = run.get("studies", []) + [study_of for study_of in studies["studies"] if study_of["axis"] not in present]
+    run["studies_machine"] = machine(studies)
     wanted = {HERE / name: text for name, text in plots(run).items()}
     wanted[DOCUMENT] = filled(DOCUMENT.read_text(encoding="utf-8"), tables(run))
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if arguments == ["--check"]:
         for path in stale:
-            print(f"{path.relative_to(HERE.parent)} is not what {RUN.name} says: run docs/performance/plot.py")
+            print(f"{path.relative_to(HERE.parent)} is not what {RUN.name} and {STUDIES.name} say: run docs/performance/plot.py")
         return 1 if stale else 0
     if arguments:
         raise SystemExit(__doc__)
