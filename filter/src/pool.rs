@@ -31,8 +31,8 @@ struct Free {
 #[derive(Clone, Copy)]
 struct List {
     first: *mut Free,
-    /// How many more are kept.
-    room: usize,
+    /// What its blocks have together.
+    bytes: usize,
 }
 
 struct Pool {
@@ -43,17 +43,7 @@ struct Pool {
 unsafe impl Sync for Pool {}
 
 #[global_allocator]
-static POOL: Pool = Pool { lists: UnsafeCell::new(empty()) };
-
-const fn empty() -> [List; SIZE_MAX / STEP] {
-    let mut lists = [List { first: null_mut(), room: 0 }; SIZE_MAX / STEP];
-    let mut at = 0;
-    while at < lists.len() {
-        lists[at].room = KEPT_BYTES_MAX / block(at).size();
-        at += 1;
-    }
-    lists
-}
+static POOL: Pool = Pool { lists: UnsafeCell::new([List { first: null_mut(), bytes: 0 }; SIZE_MAX / STEP]) };
 
 /// What a block of a list is to the general allocator.
 const fn block(at: usize) -> Layout {
@@ -89,7 +79,7 @@ unsafe impl GlobalAlloc for Pool {
                 return System.alloc(block(at));
             }
             (*list).first = (*free).next;
-            (*list).room = (*list).room.wrapping_add(1);
+            (*list).bytes = (*list).bytes.wrapping_sub(block(at).size());
             free.cast()
         }
     }
@@ -102,13 +92,13 @@ unsafe impl GlobalAlloc for Pool {
         let list = self.list(at);
         // SAFETY: the block has this list's size, which has room for an address, and its alignment; no one uses it any more.
         unsafe {
-            if (*list).room == 0 {
+            if (*list).bytes >= KEPT_BYTES_MAX {
                 return System.dealloc(freed, block(at));
             }
             let free = freed.cast::<Free>();
             *free = Free { next: (*list).first };
             (*list).first = free;
-            (*list).room = (*list).room.wrapping_sub(1);
+            (*list).bytes = (*list).bytes.wrapping_add(block(at).size());
         }
     }
 
