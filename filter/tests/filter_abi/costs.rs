@@ -115,7 +115,7 @@ const COSTS: &[Cost] = &[
         name: "payments one after the other",
         count: 10,
         run: |proxy, count| (0..count).for_each(|_| pay_with(proxy, 1, USUAL, USUAL_BODY, &admission())),
-        instructions: 39_778,
+        instructions: 40_239,
         calls: &[
             ("buffer", 20),
             ("clock", 20),
@@ -136,7 +136,7 @@ const COSTS: &[Cost] = &[
         name: "payments in batches",
         count: 33,
         run: |proxy, count| (0..count / 11).for_each(|_| pay_with(proxy, 11, USUAL, USUAL_BODY, &admission())),
-        instructions: 39_441,
+        instructions: 39_847,
         calls: &[
             ("buffer", 39),
             ("clock", 39),
@@ -160,7 +160,7 @@ const COSTS: &[Cost] = &[
             let headers = [USUAL, &[("x-sluice-code", "ADMITTED")]].concat();
             (0..count).for_each(|_| pay_with(proxy, 1, &headers, USUAL_BODY, &admission()));
         },
-        instructions: 41_773,
+        instructions: 42_269,
         calls: &[
             ("buffer", 20),
             ("clock", 20),
@@ -182,7 +182,7 @@ const COSTS: &[Cost] = &[
         name: "refused payments",
         count: 10,
         run: |proxy, count| (0..count).for_each(|_| pay_with(proxy, 1, USUAL, USUAL_BODY, &refuses())),
-        instructions: 44_250,
+        instructions: 44_788,
         calls: &[
             ("buffer", 20),
             ("clock", 20),
@@ -209,7 +209,7 @@ const COSTS: &[Cost] = &[
                 proxy.host_mut().streams.remove(&context);
             }
         },
-        instructions: 6_478,
+        instructions: 6_564,
         calls: &[("count", 10), ("headers", 10), ("property", 10)],
         buffers: 10,
     },
