@@ -136,7 +136,6 @@ def shares(figures):
 
 STRETCHES = {
     "one_connection": "one connection",
-    "half_load": "half of the peak",
     "load_25": "25 % of the peak",
     "load_50": "50 % of the peak",
     "load_75": "75 % of the peak",

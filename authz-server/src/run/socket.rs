@@ -28,6 +28,9 @@ pub(super) fn bind(path: &Path) -> Result<(SocketFile, UnixListener), RunError> 
 }
 
 fn bound(path: &Path) -> io::Result<(SocketFile, UnixListener)> {
+    if path.file_name().is_none() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "name a file, as /run/sluice/authz.sock"));
+    }
     let taken = || io::Error::new(ErrorKind::AddrInUse, "another server listens on it");
     let lock = File::options().create(true).truncate(false).write(true).open(beside(path, "lock"))?;
     match lock.try_lock() {
@@ -98,6 +101,12 @@ mod tests {
         refused("another server listens on it");
         drop(other);
         fs::remove_file(&path).unwrap();
+
+        for (path, expected) in [("", "name a file"), ("/", "name a file"), ("/no/such/folder/a.sock", "No such file")]
+        {
+            let error = bind(Path::new(path)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{path}: {error}");
+        }
 
         fs::write(&path, "a file").unwrap();
         refused("no socket");

@@ -88,11 +88,12 @@ pub struct LoadOptions {
 pub fn run(options: &LoadOptions) -> Result<Report> {
     let mut report = Report::begin(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    if options.targets || !options.studies.is_empty() || !options.peers.is_empty() {
-        runtime.block_on(payments(options, &mut report))?;
-    }
+    // First what can fail for want of a program: the rest takes a long time.
     if options.counts {
         report.counts = runtime.block_on(counts::count(options))?;
+    }
+    if options.targets || !options.studies.is_empty() || !options.peers.is_empty() {
+        runtime.block_on(payments(options, &mut report))?;
     }
     report.journal = options.journal.as_ref().map(measure_journal).transpose()?;
     Ok(report)
@@ -100,6 +101,7 @@ pub fn run(options: &LoadOptions) -> Result<Report> {
 
 async fn payments(options: &LoadOptions, report: &mut Report) -> Result<()> {
     let mut rig = Rig::start(options).await?;
+    peers::try_start(&rig, &options.peers)?;
     if options.targets {
         report.comparison = Some(comparison::run(&mut rig).await?);
     }

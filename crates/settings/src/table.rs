@@ -154,7 +154,8 @@ settings! {
     /// it wider than loopback only where no one but Envoy reaches it, as inside of a pod or of a container network.
     grpc_bind: IpAddr = "127.0.0.1", env "SLUICE_GRPC_BIND";
     /// Path of a Unix socket on which the ext_authz service is open as well, for a proxy on the same host. Its owner and group may
-    /// connect (mode 0660). The file is made at the start and removed at the stop; two servers need two paths.
+    /// connect (mode 0660). The file is made at the start and removed at the stop, and a file with the ending `.lock` stays beside
+    /// it; two servers need two paths.
     grpc_socket: Option<PathBuf>, env "SLUICE_GRPC_SOCKET";
     /// Postgres as a URL, `postgres://user:password@host:port/name`. It excludes the `DB_*` settings. The database must be of
     /// version 13 or newer, in UTF8 and writable, its user must be able to make tables in its schema, and a pooler in between must

@@ -63,6 +63,11 @@ struct Running {
     _dir: Arc<RunDir>,
 }
 
+/// Starts each peer and ends it again: one that does not start must not cost a run of half an hour.
+pub(super) fn try_start(rig: &Rig, peers: &[Peer]) -> Result<()> {
+    peers.iter().try_for_each(|peer| Running::start(rig, peer).map(drop).context(format!("the peer {}", peer.name)))
+}
+
 /// What runs between the peers.
 const OWN: [Variant; 2] = [Variant::Sluice, Variant::SluiceNativeHost];
 
