@@ -20,6 +20,8 @@ mod follow_ups;
 mod host;
 #[path = "lost.rs"]
 mod lost;
+#[path = "memory.rs"]
+mod memory;
 #[path = "proxy.rs"]
 mod proxy;
 #[path = "requests.rs"]
