@@ -21,6 +21,7 @@ use proptest::prelude::*;
 use prost::Message;
 use proto::envoy::check_response::HttpResponse;
 use proto::envoy::{CheckResponse, HeaderValue, HeaderValueOption, OkHttpResponse, RpcStatus};
+use sluice_rules::Head;
 
 const BODY: &[u8] = br#"{"order_no": "o", "amount": 5, "currency": "USD"}"#;
 
@@ -133,4 +134,34 @@ fn a_failure_of_the_proxys_answer_still_returns_the_charge() {
     }
     assert!(seen.contains(&Effect::Reset));
     assert!(seen.iter().any(|effect| matches!(effect, Effect::FollowUp(_))));
+}
+
+proptest! {
+    /// What is known after one visit is what each question would find: a length that is denied hides a header from every rule.
+    #[test]
+    fn a_visited_head_hides_no_header(
+        names in prop::collection::vec(
+            prop_oneof![
+                "[a-zA-Z_-]{0,70}",
+                prop::sample::select(vec![":path", ":method", "traceparent", "Traceparent", "X_SLUICE_CODE", "x-sluice-code", "cookie"])
+                    .prop_map(str::to_owned),
+            ],
+            0..12,
+        ),
+    ) {
+        let values: Vec<String> = (0..names.len()).map(|number| format!("/{number}?q={number}")).collect();
+        let headers: Vec<(&[u8], &[u8])> =
+            names.iter().zip(&values).map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let head = RequestHead { headers: &headers, mode: ModeWord::Unset, metadata: &|_| Ok(None) };
+        let visited = VisitedHead::new(&head);
+        let first = |wanted: &str| headers.iter().find(|(name, _)| *name == wanted.as_bytes()).map_or(&b""[..], |(_, value)| value);
+        prop_assert!(headers.iter().all(|(name, _)| visited.may_have(name.len())));
+        prop_assert!((0..60).all(|length| !visited.may_have(length) || names.iter().any(|name| name.len() == length)));
+        prop_assert_eq!(visited.path(), first(":path"));
+        prop_assert!(visited.method().as_bytes() == first(":method"));
+        prop_assert_eq!(visited.query(), sluice_rules::query(first(":path")));
+        prop_assert_eq!(visited.own_names(), own_names(&headers));
+        let alone = names.iter().filter(|name| *name == "traceparent").count() == 1;
+        prop_assert_eq!(visited.traceparent().is_some(), alone);
+    }
 }
