@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bench::load::{self, Axis, Counting, JournalOptions, LoadOptions, Peer};
+use bench::load::{self, Axis, Closer, Counting, JournalOptions, LoadOptions, Peer, Variant};
 use clap::{Parser, Subcommand};
 use testkit::{Context, Failure, Result};
 
@@ -31,6 +31,12 @@ struct Arguments {
     /// The targets beside what else is asked for.
     #[arg(long)]
     targets: bool,
+    /// A closer look at these variants only, for a profiler or to compare two builds.
+    #[arg(long, value_delimiter = ',', value_name = "VARIANTS")]
+    variants: Vec<Variant>,
+    /// The closer look at so many payments a second instead of at full load.
+    #[arg(long, requires = "variants", value_parser = clap::value_parser!(u32).range(1..))]
+    per_second: Option<u32>,
     /// One short round of everything that is asked for: to see that it works, and a first impression.
     #[arg(long)]
     quick: bool,
@@ -114,9 +120,12 @@ fn measure(arguments: Arguments) -> Result<ExitCode> {
     if arguments.peers && peers.is_empty() {
         return Err(Failure::new("no peer is named: set SLUICE_PEER_<NAME> and SLUICE_PEER_<NAME>_KIND"));
     }
-    let targets = arguments.targets || studies.is_empty() && peers.is_empty() && !arguments.journal;
+    let closer = (!arguments.variants.is_empty())
+        .then(|| Closer { variants: arguments.variants.clone(), per_second: arguments.per_second.map(f64::from) });
+    let targets = arguments.targets || closer.is_none() && studies.is_empty() && peers.is_empty() && !arguments.journal;
     let report = load::run(&LoadOptions {
         targets,
+        closer,
         studies,
         peers,
         journal: arguments.journal.then(|| journal(&arguments)),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::Closer;
 use super::figures::{Figures, Sample, Spread, ratio};
 use super::merchants::LOAD;
 use super::plan::{Pace, Payers, Plan, Stop};
@@ -41,6 +42,31 @@ pub(super) async fn run(rig: &mut Rig) -> Result<Comparison> {
         paced.insert(share, samples);
     }
     Ok(Comparison { full, single, paced, peak, slices })
+}
+
+/// Some variants under one load, by themselves.
+#[derive(Clone, Debug, Serialize)]
+pub struct CloserLook {
+    /// By variant.
+    pub figures: BTreeMap<&'static str, Figures>,
+    pub requests: u64,
+    pub wrong: u64,
+}
+
+pub(super) async fn look_closer(rig: &mut Rig, closer: &Closer) -> Result<CloserLook> {
+    let Closer { variants, per_second } = closer;
+    let pace = per_second.map_or(Pace::Closed, |per_second| Pace::Fixed { per_second });
+    let samples = rounds(rig, "closer look", variants, |plan| plan.pace = pace).await?;
+    let all = || samples.values().flatten();
+    Ok(CloserLook {
+        figures: by_name(&samples),
+        requests: all().map(|sample| sample.requests).sum(),
+        wrong: all().map(|sample| sample.wrong).sum(),
+    })
+}
+
+fn by_name(set: &BTreeMap<Variant, Vec<Sample>>) -> BTreeMap<&'static str, Figures> {
+    set.iter().map(|(variant, samples)| (variant.name(), Figures::of(samples))).collect()
 }
 
 /// Measures each variant once a round, in rotated order, so that no variant always follows the same one.
@@ -118,9 +144,6 @@ impl Comparison {
 
     /// The stretches with their names, for reports.
     pub(super) fn stretches(&self) -> BTreeMap<String, BTreeMap<&'static str, Figures>> {
-        let by_name = |set: &BTreeMap<Variant, Vec<Sample>>| {
-            set.iter().map(|(variant, samples)| (variant.name(), Figures::of(samples))).collect()
-        };
         let paced = self.paced.iter().map(|(share, set)| (format!("load_{share}"), by_name(set)));
         let whole =
             [("full_load".to_owned(), by_name(&self.full)), ("one_connection".to_owned(), by_name(&self.single))];

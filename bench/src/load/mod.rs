@@ -32,7 +32,7 @@ use std::time::Duration;
 
 pub use allow::serve_always_allow;
 pub use books::Verdict;
-pub use comparison::Comparison;
+pub use comparison::{CloserLook, Comparison};
 pub use counts::Counts;
 pub use figures::{Figures, Sample, Spread};
 pub use gateway::serve_gateway;
@@ -55,6 +55,8 @@ use testkit::Result;
 pub struct LoadOptions {
     /// The comparison that the targets are judged by.
     pub targets: bool,
+    /// A closer look at some variants only.
+    pub closer: Option<Closer>,
     /// How cost grows along these axes.
     pub studies: Vec<Axis>,
     /// Other limiters beside Sluice.
@@ -81,6 +83,14 @@ pub struct LoadOptions {
     pub program: PathBuf,
 }
 
+/// Some variants under one load, round by round: for a profiler, or to compare two builds.
+#[derive(Clone, Debug, Default)]
+pub struct Closer {
+    pub variants: Vec<Variant>,
+    /// Payments that begin each second; at full load without it.
+    pub per_second: Option<f64>,
+}
+
 /// Runs everything and reports what it measured; progress goes to standard error.
 ///
 /// # Errors
@@ -92,7 +102,7 @@ pub fn run(options: &LoadOptions) -> Result<Report> {
     if options.counts {
         report.counts = runtime.block_on(counts::count(options))?;
     }
-    if options.targets || !options.studies.is_empty() || !options.peers.is_empty() {
+    if options.targets || options.closer.is_some() || !options.studies.is_empty() || !options.peers.is_empty() {
         runtime.block_on(payments(options, &mut report))?;
     }
     report.journal = options.journal.as_ref().map(measure_journal).transpose()?;
@@ -104,6 +114,9 @@ async fn payments(options: &LoadOptions, report: &mut Report) -> Result<()> {
     peers::try_start(&rig, &options.peers)?;
     if options.targets {
         report.comparison = Some(comparison::run(&mut rig).await?);
+    }
+    if let Some(closer) = &options.closer {
+        report.closer_look = Some(comparison::look_closer(&mut rig, closer).await?);
     }
     for axis in report::studies_of(options) {
         report.studies.push(studies::run(&mut rig, axis).await?);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::LoadOptions;
 use super::books::Verdict;
-use super::comparison::Comparison;
+use super::comparison::{CloserLook, Comparison};
 use super::counts::Counts;
 use super::figures::{Figures, PROCESSES};
 use super::journal::JournalReport;
@@ -29,6 +29,8 @@ pub struct Report {
     pub seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closer_look: Option<CloserLook>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub studies: Vec<Study>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -60,6 +62,7 @@ impl Report {
             connections: options.connections,
             seconds: options.duration.as_secs_f64(),
             comparison: None,
+            closer_look: None,
             studies: Vec::new(),
             peers: Vec::new(),
             races: Vec::new(),
@@ -75,7 +78,8 @@ impl Report {
     pub fn wrong_answers(&self) -> u64 {
         let points = self.studies.iter().flat_map(|study| &study.points).map(|point| point.wrong);
         let races = self.races.iter().map(|race| race.wrong);
-        self.comparison.as_ref().map_or(0, Comparison::wrong) + points.chain(races).sum::<u64>()
+        let look = self.closer_look.as_ref().map_or(0, |look| look.wrong);
+        self.comparison.as_ref().map_or(0, Comparison::wrong) + look + points.chain(races).sum::<u64>()
     }
 
     /// Answers that were looked at.
@@ -83,7 +87,8 @@ impl Report {
     pub fn requests(&self) -> u64 {
         let points = self.studies.iter().flat_map(|study| &study.points).map(|point| point.requests);
         let races = self.races.iter().map(|race| race.requests);
-        self.comparison.as_ref().map_or(0, Comparison::requests) + points.chain(races).sum::<u64>()
+        let look = self.closer_look.as_ref().map_or(0, |look| look.requests);
+        self.comparison.as_ref().map_or(0, Comparison::requests) + look + points.chain(races).sum::<u64>()
     }
 
     /// Every answer was right, nothing was admitted past a limit, and counters and journal agree.
@@ -162,6 +167,10 @@ impl fmt::Display for Report {
             }
             let native_host = comparison.slices().native_host_to_wasm_host;
             writeln!(f, "  the native host takes {native_host} of the wasm host's time")?;
+        }
+        if let Some(look) = &self.closer_look {
+            writeln!(f, "\na closer look (processor time in us per request)")?;
+            look.figures.iter().try_for_each(|(name, figures)| row(f, name, figures))?;
         }
         for study in &self.studies {
             writeln!(f, "\n{:?}", study.axis)?;

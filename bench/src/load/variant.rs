@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use testkit::Result;
@@ -13,8 +14,9 @@ use testkit::envoy::{EnvoyConfig, Host};
 const BODY_BYTES_MAX: u32 = 512 * 1024;
 
 /// One way for payments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Variant {
     /// Envoy without a filter.
     Envoy,
@@ -29,6 +31,7 @@ pub enum Variant {
     /// The same with the filter as a dynamic module.
     SluiceNativeHost,
     /// As [`Variant::Sluice`] with a call for each payment (`batch_max: 1`).
+    #[value(name = "sluice_unbatched")]
     Unbatched,
 }
 

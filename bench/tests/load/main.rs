@@ -24,6 +24,7 @@ const VARIANTS: [&str; 7] = [
 fn options() -> LoadOptions {
     LoadOptions {
         targets: false,
+        closer: None,
         studies: Vec::new(),
         peers: Vec::new(),
         journal: None,
