@@ -1,7 +1,9 @@
 //! Checks on their way to the server. One call is in flight; checks that arrive meanwhile wait and are sent together when it
 //! returns. Follow-ups are sent in the same calls. Pure: times come in, and what to send goes out.
 //!
-//! A check that finds nothing in flight is sent at once and alone, so batching adds no latency. A call that takes longer than
+//! A check that finds nothing in flight is sent at once and alone, so batching adds no latency. Where half a full call waits, and
+//! no less than what is in flight, a second call is sent, so that the server decides it while the answers of the first are
+//! distributed. A call that takes longer than
 //! [`SLOW_MS`] blocks no other: the next one is sent in parallel. Nor does a call whose payments have all ended. Every check
 //! keeps its own deadline, in the queue and in flight.
 
@@ -281,7 +283,16 @@ impl<S> BatchQueue<S> {
     }
 
     fn checks_free_ms(&self) -> u64 {
-        self.free_ms(Call::has_checks, Call::is_awaited)
+        if self.may_overlap() { 0 } else { self.free_ms(Call::has_checks, Call::is_awaited) }
+    }
+
+    /// Whether a second call is worth its cost beside the one in flight: with few checks in it, it would cost every process more
+    /// for a payment than the overlap gains.
+    fn may_overlap(&self) -> bool {
+        let mut awaited = self.calls().filter(|call| !call.alone && call.is_awaited());
+        let (Some(only), None) = (awaited.next(), awaited.next()) else { return false };
+        let least = self.batch_max.div_ceil(2).max(only.batch.checks.len());
+        self.checks.len() >= least && self.calls.len() < CALLS_MAX
     }
 
     /// The earliest time of the next call: after those that block it, and if too many calls count, after all of them.

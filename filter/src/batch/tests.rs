@@ -57,15 +57,51 @@ fn one_goes_at_once_and_the_others_together_when_it_is_back() {
     let first = played.check(1);
     assert_eq!(played.sends(), (vec![1], vec![]));
     assert!(first.is_sent());
-    let others: Vec<_> = (2..=40).map(|stream| played.check(stream)).collect();
+    let others: Vec<_> = (2..=16).map(|stream| played.check(stream)).collect();
     assert_eq!(played.sends(), (vec![], vec![]));
     assert!(others.iter().all(|other| !other.is_sent()));
     assert_eq!(played.back(1).checks[0].stream, 1);
     assert!(played.queue.back(1).is_none(), "once");
+    (17..=40).for_each(|stream| drop(played.check(stream)));
     assert_eq!(played.sends(), ((2..=33).collect(), vec![]), "as many as one call takes, in their order");
     assert_eq!(played.sends().0.len(), 0);
     played.back(2);
     assert_eq!(played.sends(), ((34..=40).collect(), vec![]));
+}
+
+#[test]
+fn a_second_call_goes_where_half_a_call_waits_and_no_less_than_is_in_flight() {
+    // Checks in the call in flight, and how many others must wait until the next one is sent.
+    for (in_flight, least) in [(1, 16), (16, 16), (17, 17), (20, 20), (32, 32)] {
+        let mut played = Played::new(BATCH_MAX);
+        (0..in_flight).for_each(|stream| drop(played.check(stream)));
+        assert_eq!(played.sends().0.len(), usize::try_from(in_flight).unwrap());
+        for waiting in 1..least {
+            played.check(100 + waiting);
+            assert_eq!(played.sends().0.len(), 0, "{in_flight}: {waiting}");
+        }
+        assert_eq!(played.queue.next_send_ms(), Some(played.now_ms + SLOW_MS));
+        played.check(200);
+        assert_eq!(played.sends().0.len(), least as usize, "{in_flight}");
+        // There is no third one, until one of them is back.
+        (300..400).for_each(|stream| drop(played.check(stream)));
+        assert_eq!(played.sends().0.len(), 0);
+        played.back(1);
+        assert_eq!(played.sends().0.len(), BATCH_MAX);
+    }
+    // Calls that wait for nobody count only where there are too many.
+    let mut played = Played::new(BATCH_MAX);
+    for stream in 1..u32::try_from(CALLS_MAX).unwrap() {
+        let gone = played.check(stream);
+        assert_eq!(played.sends().0, [stream]);
+        gone.over();
+    }
+    played.check(100);
+    assert_eq!(played.sends().0, [100]);
+    (200..300).for_each(|stream| drop(played.check(stream)));
+    assert_eq!(played.sends().0.len(), 0, "too many");
+    played.back(1);
+    assert_eq!(played.sends().0.len(), BATCH_MAX);
 }
 
 #[test]

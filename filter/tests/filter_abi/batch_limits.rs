@@ -8,7 +8,7 @@ use serde_json::json;
 use filter::batch::{CALLS_MAX, CROWDED_MS, QUEUE_MAX, SLOW_MS};
 use filter::delays::TICK_MS;
 
-use super::batches::{ALONE, GONE, orders, pay, pay_many, settle, status, waiting};
+use super::batches::{ALONE, GONE, answer_held_up, held_up, orders, pay, pay_many, settle, status, waiting};
 use super::host::GrpcCall;
 use super::proxy::{Answer, CONTINUE, PAUSE, Proxy, batch, passes, question, questions, refuses};
 use super::{BODY, PAYMENT, configuration, proxy};
@@ -188,8 +188,7 @@ fn the_queue_is_bounded() {
         let mut configuration = configuration(&json!({}));
         configuration["rules"][1]["on_error"] = json!(on_error);
         let mut proxy = Proxy::configured(&configuration);
-        pay(&mut proxy, "first");
-        let first = proxy.one_call();
+        let calls = held_up(&mut proxy);
         let streams = pay_many(&mut proxy, 0..QUEUE_MAX);
         let context =
             proxy.open(&[(":method", "POST"), (":path", "/pay/m2?amount=1&currency=EUR"), ("idempotency-key", "full")]);
@@ -209,9 +208,9 @@ fn the_queue_is_bounded() {
             assert_eq!(waits, fits, "{next}");
         }
         assert_eq!(proxy.metric("sluice_queue_full"), 2);
-        proxy.answer(first.token, &passes("ADMITTED"));
-        let call = proxy.one_call();
-        assert_eq!(orders(&questions(&call))[0], "o-1");
+        answer_held_up(&mut proxy, &calls);
+        let first = proxy.new_calls().remove(0);
+        assert_eq!(orders(&questions(&first))[0], "o-1");
     }
 }
 

@@ -29,13 +29,40 @@ pub(crate) fn pay_many(proxy: &mut Proxy, orders: std::ops::Range<usize>) -> Vec
     orders.map(|order| pay(proxy, &format!("o-{order}"))).collect()
 }
 
-/// One is asked alone, so many wait, and go when it is answered: their streams, and the call.
-pub(crate) fn waiting(proxy: &mut Proxy, count: usize) -> (Vec<u32>, GrpcCall) {
+/// Checks that wait and are sent beside the call of a single one.
+const OVERLAP: usize = BATCH_MAX / 2;
+
+/// Two calls are in flight, of one check and of [`OVERLAP`]: what comes now waits.
+pub(crate) fn held_up(proxy: &mut Proxy) -> [GrpcCall; 2] {
     pay(proxy, "first");
     let first = proxy.one_call();
-    let streams = pay_many(proxy, 0..count);
-    assert!(proxy.new_calls().is_empty(), "one call is in flight");
-    proxy.answer(first.token, &passes("ADMITTED"));
+    pay_many(proxy, 900..900 + OVERLAP);
+    [first, proxy.one_call()]
+}
+
+/// Both are answered, in their order.
+pub(crate) fn answer_held_up(proxy: &mut Proxy, calls: &[GrpcCall; 2]) {
+    proxy.answer(calls[0].token, &passes("ADMITTED"));
+    proxy.answer(calls[1].token, &batch(&vec![passes("ADMITTED"); OVERLAP]));
+}
+
+/// So many wait, and are sent in one call: their streams, and the call.
+pub(crate) fn waiting(proxy: &mut Proxy, count: usize) -> (Vec<u32>, GrpcCall) {
+    assert!(count <= BATCH_MAX);
+    let streams = if count < OVERLAP {
+        pay(proxy, "first");
+        let first = proxy.one_call();
+        let streams = pay_many(proxy, 0..count);
+        assert!(proxy.new_calls().is_empty(), "one call is in flight");
+        proxy.answer(first.token, &passes("ADMITTED"));
+        streams
+    } else {
+        let calls = held_up(proxy);
+        let streams = pay_many(proxy, 0..count);
+        assert!(proxy.new_calls().is_empty(), "two calls are in flight");
+        answer_held_up(proxy, &calls);
+        streams
+    };
     (streams, proxy.one_call())
 }
 
@@ -175,15 +202,41 @@ fn an_answer_that_does_not_fit_its_batch_is_none_for_anybody() {
 }
 
 #[test]
+fn half_a_call_goes_beside_the_one_in_flight() {
+    let mut proxy = proxy(&json!({}));
+    let first = pay(&mut proxy, "first");
+    let call = proxy.one_call();
+    let streams = pay_many(&mut proxy, 0..OVERLAP - 1);
+    assert!(proxy.new_calls().is_empty());
+    let last = pay(&mut proxy, "last");
+    let second = proxy.one_call();
+    assert_eq!(questions(&second).len(), OVERLAP);
+    // The second is back before the first, and what comes now waits for the first one again.
+    proxy.answer(second.token, &batch(&vec![refuses(); OVERLAP]));
+    assert!(streams.iter().chain([&last]).all(|stream| status(&mut proxy, *stream) == Some(429)));
+    let next = pay(&mut proxy, "next");
+    assert!(proxy.new_calls().is_empty() && !proxy.reached_gateway(first));
+    proxy.answer(call.token, &passes("ADMITTED"));
+    assert!(proxy.reached_gateway(first));
+    let call = proxy.one_call();
+    proxy.answer(call.token, &passes("ADMITTED"));
+    assert!(proxy.reached_gateway(next));
+}
+
+#[test]
 fn a_call_takes_32_and_the_rest_go_next() {
     let mut proxy = proxy(&json!({}));
-    let (streams, call) = waiting(&mut proxy, 70);
-    assert_eq!(questions(&call).len(), 32);
-    proxy.answer(call.token, &batch(&vec![refuses(); 32]));
+    let calls = held_up(&mut proxy);
+    let streams = pay_many(&mut proxy, 0..70);
+    assert!(proxy.new_calls().is_empty(), "there is no third call");
+    answer_held_up(&mut proxy, &calls);
+    let calls = proxy.new_calls();
+    assert_eq!(calls.iter().map(|call| questions(call).len()).collect::<Vec<_>>(), [32, 32]);
+    assert_eq!(orders(&questions(&calls[1]))[..2], ["o-32", "o-33"]);
+    proxy.answer(calls[0].token, &batch(&vec![refuses(); 32]));
     assert!(streams[..32].iter().all(|stream| status(&mut proxy, *stream) == Some(429)));
-    let call = proxy.one_call();
-    assert_eq!(orders(&questions(&call))[..2], ["o-32", "o-33"]);
-    proxy.answer(call.token, &batch(&vec![passes("ADMITTED"); 32]));
+    assert!(proxy.new_calls().is_empty(), "six wait, and 32 are in flight");
+    proxy.answer(calls[1].token, &batch(&vec![passes("ADMITTED"); 32]));
     let call = proxy.one_call();
     assert_eq!(questions(&call).len(), 6);
     proxy.answer(call.token, &batch(&vec![passes("ADMITTED"); 6]));
@@ -193,7 +246,9 @@ fn a_call_takes_32_and_the_rest_go_next() {
 
 #[test]
 fn batch_max_is_a_setting() {
-    for (batch_max, sizes) in [(1, &[1, 1, 1, 1][..]), (2, &[2, 2]), (3, &[3, 1]), (32, &[4])] {
+    // How many calls go while the first is in flight, and the sizes of all that follow it, the latest first.
+    let table = [(1, 4, &[1, 1, 1, 1][..]), (2, 1, &[2, 1, 1]), (3, 1, &[2, 2]), (32, 0, &[4])];
+    for (batch_max, at_once, sizes) in table {
         let mut configuration = configuration(&json!({}));
         configuration["batch_max"] = json!(batch_max);
         let mut proxy = Proxy::configured(&configuration);
@@ -201,7 +256,7 @@ fn batch_max_is_a_setting() {
         let first = proxy.one_call();
         let streams = pay_many(&mut proxy, 0..4);
         let mut calls = proxy.new_calls();
-        assert_eq!(calls.len(), if batch_max == 1 { 4 } else { 0 }, "{batch_max}");
+        assert_eq!(calls.len(), at_once, "{batch_max}");
         proxy.answer(first.token, &passes("ADMITTED"));
         let mut seen = Vec::new();
         loop {
@@ -310,22 +365,23 @@ fn neither_payments_nor_follow_ups_starve() {
     let mut proxy = proxy(&json!({}));
     let (streams, call) = waiting(&mut proxy, 32);
     proxy.answer(call.token, &batch(&vec![passes("ADMITTED"); 32]));
-    pay(&mut proxy, "under-way");
-    let mut call = proxy.one_call();
+    let mut in_flight = Vec::from(held_up(&mut proxy));
     for stream in streams {
         proxy.close(stream, Some(422), 0);
     }
     let (mut calls, mut voided) = (0, 0);
     while voided < 32 {
         pay_many(&mut proxy, 0..40);
-        let size = if call.path.ends_with("BatchCheck") { questions(&call).len() } else { 1 };
+        let oldest = in_flight.remove(0);
+        let size = if oldest.path.ends_with("BatchCheck") { questions(&oldest).len() } else { 1 };
         let answers = vec![passes("VOIDED"); size];
-        proxy.answer(call.token, &if size == 1 { passes("VOIDED") } else { batch(&answers) });
-        call = proxy.one_call();
+        proxy.answer(oldest.token, &if size == 1 { passes("VOIDED") } else { batch(&answers) });
+        let call = proxy.one_call();
         let asked = questions(&call);
         assert_eq!(asked.len(), 32);
         voided += asked.iter().filter(|asked| asked["action"] == "void").count();
         calls += 1;
+        in_flight.push(call);
     }
     assert_eq!(calls, 8, "an eighth of each call");
 }

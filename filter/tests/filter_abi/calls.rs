@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use filter::batch::SLOW_MS;
 
-use super::batches::{orders, pay, pay_many, settle, status, waiting};
+use super::batches::{answer_held_up, held_up, orders, pay, pay_many, settle, status, waiting};
 use super::delays::delayed;
 use super::follow_ups::{CAPTURE, capturing};
 use super::host::{GrpcCall, Host, ROOT};
@@ -215,11 +215,10 @@ fn questions_that_cannot_be_sent_are_answered_by_their_rules() {
         let mut configuration = configuration(&json!({}));
         configuration["rules"][1]["on_error"] = json!(on_error);
         let mut proxy = Proxy::configured(&configuration);
-        pay(&mut proxy, "first");
-        let first = proxy.one_call();
+        let calls = held_up(&mut proxy);
         let streams = pay_many(&mut proxy, 0..40);
         proxy.host_mut().failing_grpc = Some(10);
-        proxy.answer(first.token, &passes("ADMITTED"));
+        answer_held_up(&mut proxy, &calls);
         // Those of the call that failed, and the next ones with the tick.
         for _ in 0..2 {
             proxy.tick();
