@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Where the processor time of a payment goes, by thread and program, from profiles of `cargo load` at full load.
 
+    cargo load -- --variants sluice --rounds 1 --seconds 1     # everything is built now
     cargo load -- --variants sluice --rounds 1 --seconds 15 --json look.json &
     sleep 6; perf record -a -F 1999 -o perf.data -- sleep 8; wait
     docs/performance/profile.py sluice=perf.data:look.json [another=...]
 
 Prints a table in Markdown: microseconds a payment, one column for each variant. Samples of `perf` are counted, divided by
-their rate and by the payments that were answered while it recorded.
+their rate and by the payments that the whole round answered a second.
 """
 
 import json
@@ -30,8 +31,9 @@ ROWS = [
     ("Redis: kernel", ("redis-server", "valkey-server"), (KERNEL,)),
     ("Postgres", ("postgres",), None),
     ("generator and gateway", ("generator", "load"), None),
-    ("idle, of both cores", ("swapper",), None),
 ]
+OTHER = "everything else"
+NAMES = [name for name, _, _ in ROWS] + [OTHER]
 
 
 def samples(data):
@@ -51,15 +53,15 @@ def samples(data):
 def column(variant, data, look, rate=1999):
     per_second = json.load(open(look))["closer_look"]["figures"][variant]["rps"]["median"]
     counts, seconds = samples(data)
-    us = {name: 0.0 for name, _, _ in ROWS}
+    us = {name: 0.0 for name in NAMES}
     for (comm, dso), count in counts.items():
         fits = (
             name
             for name, threads, programs in ROWS
             if comm in threads and (programs is None or dso.startswith(programs))
         )
-        name = next(fits, None)
-        if name:
+        name = next(fits, OTHER)
+        if comm != "swapper":
             us[name] += count / rate / (per_second * seconds) * 1e6
     return us
 
@@ -71,7 +73,7 @@ def main():
         columns[variant] = column(variant, *files.split(":"))
     print("| µs per payment | " + " | ".join(columns) + " |")
     print("| --- |" + " --- |" * len(columns))
-    for name, _, _ in ROWS:
+    for name in NAMES:
         print(f"| {name} | " + " | ".join(f"{us[name]:.1f}" if us[name] >= 0.05 else "–" for us in columns.values()) + " |")
 
 

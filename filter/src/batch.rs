@@ -1,9 +1,9 @@
-//! Checks on their way to the server. One call is in flight; checks that arrive meanwhile wait and are sent together when it
+//! Checks on their way to the server. Usually one call is in flight; checks that arrive meanwhile wait and are sent together when it
 //! returns. Follow-ups are sent in the same calls. Pure: times come in, and what to send goes out.
 //!
 //! A check that finds nothing in flight is sent at once and alone, so batching adds no latency. Where half a full call waits, and
-//! no less than what is in flight, a second call is sent, so that the server decides it while the answers of the first are
-//! distributed. A call that takes longer than
+//! no fewer checks than in the first call, a second one is sent beside it: the server has work while the proxy reads requests, and
+//! the proxy while the server decides. A call that takes longer than
 //! [`SLOW_MS`] blocks no other: the next one is sent in parallel. Nor does a call whose payments have all ended. Every check
 //! keeps its own deadline, in the queue and in flight.
 
@@ -33,6 +33,8 @@ pub const CALLS_MAX: usize = 32;
 pub const CROWDED_MS: u64 = 100;
 /// A call's own timeout covers the deadlines of its checks that are at most so many milliseconds earlier.
 pub const SLACK_MS: u64 = 5;
+/// Fewest checks of a second call, where `batch_max` has room for them: one of four was seen to cost more than it gains.
+const OVERLAP_MIN: usize = 8;
 /// One of so many slots of a call is reserved for waiting follow-ups, so that payments cannot starve them.
 const FOLLOW_UPS_SHARE: usize = 8;
 
@@ -198,7 +200,12 @@ impl<S> Call<S> {
 
     /// Whether a payment waits for its answer.
     fn is_awaited(&self) -> bool {
-        self.batch.checks.iter().any(|check| !check.is_over())
+        self.awaited().next().is_some()
+    }
+
+    /// The checks that have no answer yet.
+    fn awaited(&self) -> impl Iterator<Item = &Arc<PendingCheck<S>>> {
+        self.batch.checks.iter().filter(|check| !check.is_over())
     }
 }
 
@@ -287,12 +294,15 @@ impl<S> BatchQueue<S> {
     }
 
     /// Whether a second call is worth its cost beside the one in flight: with few checks in it, it would cost every process more
-    /// for a payment than the overlap gains.
+    /// for a payment than the overlap gains. A slow call counts as in flight here, so that a server that hangs gets no more calls.
     fn may_overlap(&self) -> bool {
-        let mut awaited = self.calls().filter(|call| !call.alone && call.is_awaited());
+        let calls = self.calls().filter(|call| !call.alone && call.has_checks());
+        let mut awaited = calls.clone().filter(|call| call.is_awaited());
         let (Some(only), None) = (awaited.next(), awaited.next()) else { return false };
-        let least = self.batch_max.div_ceil(2).max(only.batch.checks.len());
-        self.checks.len() >= least && self.calls.len() < CALLS_MAX
+        let least = self.batch_max.div_ceil(2).max(OVERLAP_MIN.min(self.batch_max)).max(only.awaited().count());
+        let waiting = || self.checks.iter().filter(|check| !check.is_over());
+        // Their number with those that have ended is known at once.
+        self.checks.len() >= least && waiting().take(least).count() == least && calls.count() < CALLS_MAX
     }
 
     /// The earliest time of the next call: after those that block it, and if too many calls count, after all of them.

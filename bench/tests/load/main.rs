@@ -8,7 +8,7 @@ mod document;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bench::load::{self, Axis, JournalOptions, LoadOptions, Peer, Report};
+use bench::load::{self, Axis, Closer, JournalOptions, LoadOptions, Peer, Report, Variant};
 use serde_json::Value;
 
 const VARIANTS: [&str; 7] = [
@@ -102,6 +102,23 @@ fn the_comparison_has_all_figures() {
     let text = report.to_string();
     for words in ["Sluice to parse-only", "Merchants", "the peak is", "Envoy's processor time", "race, sluice"] {
         assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
+fn some_variants_are_measured_by_themselves() {
+    let variants = vec![Variant::ParseOnly, Variant::SluiceNativeHost];
+    for per_second in [None, Some(40.0)] {
+        let closer = Some(Closer { variants: variants.clone(), per_second });
+        let (report, json) = run(&LoadOptions { closer, ..options() });
+        let figures = json["closer_look"]["figures"].as_object().unwrap();
+        assert_eq!(figures.keys().collect::<Vec<_>>(), ["parse_only", "sluice_native_host"]);
+        for variant in figures.values() {
+            is_positive(variant, "/p50_ms/median");
+            let rate = variant["rps"]["median"].as_f64().unwrap();
+            assert!(per_second.is_none_or(|asked| rate <= asked * 1.05), "{rate} of {per_second:?}");
+        }
+        assert!(report.requests() > 0 && report.to_string().contains("a closer look"), "{report}");
     }
 }
 

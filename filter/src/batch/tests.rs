@@ -70,10 +70,12 @@ fn one_goes_at_once_and_the_others_together_when_it_is_back() {
 }
 
 #[test]
-fn a_second_call_goes_where_half_a_call_waits_and_no_less_than_is_in_flight() {
+fn a_second_call_goes_where_half_a_call_waits_and_no_fewer_than_wait_for_the_first() {
     // Checks in the call in flight, and how many others must wait until the next one is sent.
-    for (in_flight, least) in [(1, 16), (16, 16), (17, 17), (20, 20), (32, 32)] {
-        let mut played = Played::new(BATCH_MAX);
+    let table =
+        [(32, 1, 16), (32, 16, 16), (32, 17, 17), (32, 20, 20), (32, 32, 32), (20, 3, 10), (12, 1, 8), (8, 1, 8)];
+    for (batch_max, in_flight, least) in table.into_iter().chain([(7, 1, 7), (2, 1, 2), (2, 2, 2)]) {
+        let mut played = Played::new(batch_max);
         (0..in_flight).for_each(|stream| drop(played.check(stream)));
         assert_eq!(played.sends().0.len(), usize::try_from(in_flight).unwrap());
         for waiting in 1..least {
@@ -87,8 +89,39 @@ fn a_second_call_goes_where_half_a_call_waits_and_no_less_than_is_in_flight() {
         (300..400).for_each(|stream| drop(played.check(stream)));
         assert_eq!(played.sends().0.len(), 0);
         played.back(1);
-        assert_eq!(played.sends().0.len(), BATCH_MAX);
+        assert_eq!(played.sends().0.len(), batch_max);
     }
+    // Streams that have ended do not wait: neither in the queue nor for the first call.
+    let mut played = Played::new(BATCH_MAX);
+    let first: Vec<_> = (0..20).map(|stream| played.check(stream)).collect();
+    assert_eq!(played.sends().0.len(), 20);
+    for stream in 100..115 {
+        played.check(stream).over();
+    }
+    (200..216).for_each(|stream| drop(played.check(stream)));
+    assert_eq!(played.sends().0.len(), 0);
+    for check in &first[..4] {
+        check.over();
+    }
+    assert_eq!(played.sends().0, (200..216).collect::<Vec<_>>());
+    // A slow call counts; one whose checks are asked alone, or one with follow-ups only, does not.
+    let mut played = Played::new(BATCH_MAX);
+    played.check(1);
+    assert_eq!(played.sends().0, [1]);
+    played.now_ms += SLOW_MS;
+    played.check(2);
+    assert_eq!(played.sends().0, [2]);
+    (100..140).for_each(|stream| drop(played.check(stream)));
+    assert_eq!(played.sends().0.len(), 0, "two are in flight");
+    let mut played = Played::new(BATCH_MAX);
+    let alone = Batch { checks: vec![check(1, played.now_ms, 500)], ..Batch::default() };
+    played.queue.sent(100, alone, played.now_ms, true);
+    played.queue.push_follow_up(follow_up(0)).unwrap();
+    assert_eq!(played.sends(), (vec![], labels(0..1)));
+    played.check(2);
+    assert_eq!(played.sends().0, [2]);
+    (100..116).for_each(|stream| drop(played.check(stream)));
+    assert_eq!(played.sends().0.len(), 16);
     // Calls that wait for nobody count only where there are too many.
     let mut played = Played::new(BATCH_MAX);
     for stream in 1..u32::try_from(CALLS_MAX).unwrap() {

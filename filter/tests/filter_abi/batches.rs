@@ -247,7 +247,7 @@ fn a_call_takes_32_and_the_rest_go_next() {
 #[test]
 fn batch_max_is_a_setting() {
     // How many calls go while the first is in flight, and the sizes of all that follow it, the latest first.
-    let table = [(1, 4, &[1, 1, 1, 1][..]), (2, 1, &[2, 1, 1]), (3, 1, &[2, 2]), (32, 0, &[4])];
+    let table = [(1, 4, &[1, 1, 1, 1][..]), (2, 1, &[2, 2]), (3, 1, &[3, 1]), (32, 0, &[4])];
     for (batch_max, at_once, sizes) in table {
         let mut configuration = configuration(&json!({}));
         configuration["batch_max"] = json!(batch_max);
