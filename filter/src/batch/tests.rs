@@ -122,7 +122,7 @@ fn a_second_call_goes_where_half_a_call_waits_and_no_fewer_than_wait_for_the_fir
     assert_eq!(played.sends().0, [2]);
     (100..116).for_each(|stream| drop(played.check(stream)));
     assert_eq!(played.sends().0.len(), 16);
-    // Calls that wait for nobody count only where there are too many.
+    // Calls that have no payment left count only where there are too many.
     let mut played = Played::new(BATCH_MAX);
     for stream in 1..u32::try_from(CALLS_MAX).unwrap() {
         let gone = played.check(stream);
