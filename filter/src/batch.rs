@@ -296,13 +296,17 @@ impl<S> BatchQueue<S> {
     /// Whether a second call is worth its cost beside the one in flight: with few checks in it, it would cost every process more
     /// for a payment than the overlap gains. A slow call counts as in flight here, so that a server that hangs gets no more calls.
     fn may_overlap(&self) -> bool {
+        let least = self.batch_max.div_ceil(2).max(OVERLAP_MIN.min(self.batch_max));
+        // Most payments end here: the number with those that have ended is known at once.
+        if self.checks.len() < least {
+            return false;
+        }
         let calls = self.calls().filter(|call| !call.alone && call.has_checks());
         let mut awaited = calls.clone().filter(|call| call.is_awaited());
         let (Some(only), None) = (awaited.next(), awaited.next()) else { return false };
-        let least = self.batch_max.div_ceil(2).max(OVERLAP_MIN.min(self.batch_max)).max(only.awaited().count());
-        let waiting = || self.checks.iter().filter(|check| !check.is_over());
-        // Their number with those that have ended is known at once.
-        self.checks.len() >= least && waiting().take(least).count() == least && calls.count() < CALLS_MAX
+        let least = least.max(only.awaited().count());
+        let waiting = self.checks.iter().filter(|check| !check.is_over());
+        waiting.take(least).count() == least && calls.count() < CALLS_MAX
     }
 
     /// The earliest time of the next call: after those that block it, and if too many calls count, after all of them.
