@@ -1,7 +1,7 @@
 //! The state of one (merchant, currency): its windows, what is pending, its pace and whether it is suspended.
 
 use crate::{
-    AmountMinor, ClosedCycle, Code, CreditTerms, CreditUsage, LimitKind, LimitName, Limits, PerPeriod, Period,
+    AmountMinor, ClosedCycle, Code, CreditTerms, CreditUsage, LimitKind, LimitName, Limits, PerPeriod, Period, Share,
     ThresholdLevels, WindowIds, WindowUsage,
 };
 
@@ -172,13 +172,33 @@ impl Account {
         Period::ALL.into_iter().all(|period| !over(self.of(period).amount, more, AmountMinor::MAX))
     }
 
+    /// Counts a right in every window.
+    pub(crate) fn set_aside(&mut self, share: Share) {
+        self.consume(share.amount);
+        Period::ALL.into_iter().for_each(|period| self.of_mut(period).count += share.count);
+    }
+
+    /// Counts a charge that was made without a decision, whatever is left: as far as counters go.
+    pub(crate) fn charge_anyway(&mut self, counted: u64) {
+        for period in Period::ALL {
+            let counter = self.of_mut(period);
+            counter.amount = (counter.amount + counted).min(AmountMinor::MAX.get());
+            counter.count = (counter.count + 1).min(AmountMinor::MAX.get());
+        }
+    }
+
     /// Takes an amount, and with `charge` the charge itself, out of the windows it was counted in, if they are still open.
     pub(crate) fn give_back(&mut self, amount: u64, charge: bool, counted: &Origins) {
+        self.give_back_share(Share { amount, count: u64::from(charge) }, counted);
+    }
+
+    /// Takes what a right has left out of the windows it was counted in, if they are still open.
+    pub(crate) fn give_back_share(&mut self, share: Share, counted: &Origins) {
         for period in Period::ALL {
             let counter = self.of_mut(period);
             if counter.is(*counted.of(period)) {
-                counter.amount = counter.amount.saturating_sub(amount);
-                counter.count = counter.count.saturating_sub(u64::from(charge));
+                counter.amount = counter.amount.saturating_sub(share.amount);
+                counter.count = counter.count.saturating_sub(share.count);
             }
         }
     }

@@ -126,6 +126,9 @@ codes! {
     BatchRefused = 57, "BATCH_REFUSED", 409, "Nothing was done: another operation of the batch was refused.";
     /// The order is charged, and its rule allows no further repetition.
     ReplayRefused = 58, "REPLAY_REFUSED", 409, "The order is charged already, and its repetitions are used up.";
+    /// Nothing is set aside for the holder: too little is left of a limit, the account is restricted or on a credit line, or its policy
+    /// grants none.
+    RightRefused = 59, "RIGHT_REFUSED", 409, "No right is granted; payments are decided one by one.";
     /// The store gave no answer in time.
     StoreUnavailable = 60, "STORE_UNAVAILABLE", 503, "The quota store gave no answer in time.";
     /// The journal's backlog is at its bound; new charges are refused rather than lost.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     AmountMinor, AttemptId, Breach, Channel, ClosedCycle, ClosedWindow, Code, CounterName, CreditTerms, Crossing,
-    Currency, HoldTerms, Limits, MerchantId, OperationId, OperationNo, Order, OrderNo, PaymentNo, PerPeriod, Policy,
-    Posting, PostingKind, Record, ThresholdPolicy, Throttle, Weighed, Weight, WindowIds, WindowLimits,
+    Currency, HoldTerms, Limits, MerchantId, OperationId, OperationNo, Order, OrderNo, Origins, PaymentNo, PerPeriod, Policy,
+    Posting, PostingKind, Record, Right, RightId, Share, ThresholdPolicy, Throttle, Trust, Weighed, Weight, WindowIds,
+    WindowLimits,
 };
 
 /// Later times (after the year 2223) are treated as this one, so that their microseconds stay exact in a double.
@@ -135,13 +136,21 @@ pub enum Action {
     Initialize,
     /// Post to the account's credit line. The command's order number is that of the posting, among those of its kind.
     Post(Posting),
+    /// Set an amount and a number of payments aside for a holder.
+    Grant(Grant),
+    /// Charge an order that a holder has admitted from a right. The payment went on: limits and suspensions do not refuse it.
+    Report(Report),
+    /// End a right, and return what no payment was reported for.
+    ReleaseRight(RightId),
+    /// Record that a right's holder is lost: what it has not reported stays consumed.
+    OrphanRight(RightId),
     /// Close the windows that have ended, and update the account's threshold levels to its limits.
     Roll,
 }
 
 impl Action {
     /// Every name that [`Action::as_str`] has.
-    pub const NAMES: [&str; 26] = [
+    pub const NAMES: [&str; 29] = [
         "consume",
         "hold",
         "void",
@@ -167,6 +176,9 @@ impl Action {
         PostingKind::TransferOut.as_str(),
         PostingKind::Recovery.as_str(),
         PostingKind::Opening.as_str(),
+        "grant_right",
+        "release_right",
+        "orphan_right",
         "roll",
     ];
 
@@ -174,7 +186,8 @@ impl Action {
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::Consume(_) => "consume",
+            // A report is a charge: its order and its row are those of one.
+            Self::Consume(_) | Self::Report(_) => "consume",
             Self::Hold(..) => "hold",
             Self::VoidAttempt | Self::Void => "void",
             Self::Settle(_) => "settle",
@@ -193,6 +206,9 @@ impl Action {
             Self::ResumeMerchant => "resume_merchant",
             Self::Initialize => "initialize",
             Self::Post(posting) => posting.kind.as_str(),
+            Self::Grant(_) => "grant_right",
+            Self::ReleaseRight(_) => "release_right",
+            Self::OrphanRight(_) => "orphan_right",
             Self::Roll => "roll",
         }
     }
@@ -207,6 +223,7 @@ impl Action {
             Self::MarkUnknown(mark) => mark.amount,
             Self::Adjust(adjust) => Some(adjust.change.amount()),
             Self::Post(posting) => Some(posting.amount),
+            Self::Report(report) => Some(report.amount),
             Self::VoidAttempt
             | Self::Void
             | Self::Expire
@@ -218,6 +235,9 @@ impl Action {
             | Self::SuspendMerchant
             | Self::ResumeMerchant
             | Self::Initialize
+            | Self::Grant(_)
+            | Self::ReleaseRight(_)
+            | Self::OrphanRight(_)
             | Self::Roll => None,
         }
     }
@@ -228,6 +248,40 @@ impl Action {
         match self {
             Self::Consume(charge) | Self::Hold(charge, _) => Some(charge),
             Self::VoidAttempt
+            | Self::Void
+            | Self::Settle(_)
+            | Self::Refund(_)
+            | Self::MarkUnknown(_)
+            | Self::Resolve(_)
+            | Self::Release(_)
+            | Self::Expire
+            | Self::ExtendHold { .. }
+            | Self::Adjust(_)
+            | Self::Reset(_)
+            | Self::Suspend
+            | Self::Resume
+            | Self::SuspendMerchant
+            | Self::ResumeMerchant
+            | Self::Initialize
+            | Self::Post(_)
+            | Self::Grant(_)
+            | Self::Report(_)
+            | Self::ReleaseRight(_)
+            | Self::OrphanRight(_)
+            | Self::Roll => None,
+        }
+    }
+
+    /// The right that it concerns, if any.
+    #[must_use]
+    pub const fn right(&self) -> Option<RightId> {
+        match self {
+            Self::Grant(grant) => Some(grant.right),
+            Self::Report(report) => Some(report.right),
+            Self::ReleaseRight(right) | Self::OrphanRight(right) => Some(*right),
+            Self::Consume(_)
+            | Self::Hold(..)
+            | Self::VoidAttempt
             | Self::Void
             | Self::Settle(_)
             | Self::Refund(_)
@@ -325,6 +379,29 @@ impl Charge {
             },
         }
     }
+}
+
+/// A right that a holder asks for, and what bounds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub right: RightId,
+    /// What the holder has use for.
+    pub wanted: Share,
+    pub trust: Trust,
+    pub limits: Limits,
+    /// What the amounts of its payments count.
+    pub weight: Weight,
+    /// The code with which the policy refuses charges, whatever their amount.
+    pub refusal: Option<Code>,
+}
+
+/// A payment that a holder has admitted from a right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub right: RightId,
+    pub amount: AmountMinor,
+    /// What the amount counts, where the right is not known any more.
+    pub weight: Weight,
 }
 
 /// The pace of charges above a limit: the generic cell rate algorithm (ITU-T I.371) with a ceiling.
@@ -475,6 +552,13 @@ pub struct Reply {
     pub event_seq: Option<u64>,
 }
 
+/// A right after a command that changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RightAfter {
+    Kept(Right),
+    Ended,
+}
+
 /// The result of a command: the new state where it changes, and whether an event is journaled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -483,6 +567,7 @@ pub struct Outcome {
     pub decision_id: [u8; 16],
     pub account: Option<crate::Account>,
     pub order: Option<Order>,
+    pub right: Option<RightAfter>,
     pub merchant: Option<crate::Merchant>,
     /// Windows that the change to the account closed.
     pub closed: Vec<ClosedWindow>,
@@ -490,5 +575,7 @@ pub struct Outcome {
     pub closed_cycle: Option<ClosedCycle>,
     /// The thresholds that the change to the account crossed.
     pub crossing: Option<Crossing>,
+    /// The windows of a report's right, where they are not the account's any more.
+    pub counted_in: Option<Origins>,
     pub journal: bool,
 }

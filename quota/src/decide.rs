@@ -9,11 +9,12 @@ mod hold;
 mod merchant;
 mod outcome;
 mod refund;
+mod right;
 mod void;
 
 use crate::{
     Account, Action, AmountMinor, Charge, Code, Command, CreditRecord, Crossing, Effect, First, Merchant, Operation,
-    OperationId, OperationKind, Order, OrderState, OrderSummary, Outcome, Record, Resolution, ThresholdLevels, Weighed,
+    OperationId, OperationKind, Order, OrderState, OrderSummary, Outcome, Record, Resolution, Right, RightAfter, ThresholdLevels, Weighed,
 };
 
 /// The stored state that a command concerns; `None` where nothing is stored.
@@ -22,6 +23,7 @@ pub struct Stored<'a> {
     pub account: Option<&'a Account>,
     pub merchant: Option<&'a Merchant>,
     pub order: Option<&'a Order>,
+    pub right: Option<&'a Right>,
     /// The number of pending events in the shard's stream.
     pub backlog: u64,
 }
@@ -30,7 +32,7 @@ pub struct Stored<'a> {
 /// whose windows have begun by that time ([`Command::has_begun`]).
 #[must_use]
 pub fn decide(stored: Stored<'_>, command: &Command, store_ms: i64) -> Outcome {
-    let Stored { account, merchant, order, backlog } = stored;
+    let Stored { account, merchant, order, right, backlog } = stored;
     let merchant = merchant.copied().unwrap_or_default();
     let stored = account.copied().unwrap_or_default();
     let now_ms = command.time_at(store_ms);
@@ -43,6 +45,7 @@ pub fn decide(stored: Stored<'_>, command: &Command, store_ms: i64) -> Outcome {
         account: stored.rolled(command.windows).with_credit(command.credit.as_ref()),
         merchant,
         order: recalled.as_ref().or(known),
+        right: right.copied(),
         backlog,
         store_ms,
         now_ms,
@@ -68,6 +71,7 @@ struct Case<'a> {
     account: Account,
     merchant: Merchant,
     order: Option<&'a Order>,
+    right: Option<Right>,
     backlog: u64,
     store_ms: i64,
     /// The time that the rule uses: the command's, within the bounds of the store's own time.
@@ -88,6 +92,7 @@ struct Verdict {
     wait_ms: u64,
     account: Option<Account>,
     order: Option<Order>,
+    right: Option<RightAfter>,
     /// The merchant after a command about it as a whole.
     merchant: Option<Merchant>,
 }
@@ -122,6 +127,10 @@ impl Verdict {
     fn order(self, order: Order) -> Self {
         Self { order: Some(order), ..self }
     }
+
+    fn right(self, right: RightAfter) -> Self {
+        Self { right: Some(right), ..self }
+    }
 }
 
 impl<'a> Case<'a> {
@@ -147,6 +156,10 @@ impl<'a> Case<'a> {
             Action::ResumeMerchant => self.suspend_merchant(false),
             Action::Initialize => self.initialize(),
             Action::Post(posting) => self.post(posting),
+            Action::Grant(grant) => self.grant(grant),
+            Action::Report(report) => self.report(report),
+            Action::ReleaseRight(_) => self.release_right(),
+            Action::OrphanRight(_) => self.orphan_right(),
             Action::Roll => self.roll(),
         }
     }
@@ -183,6 +196,7 @@ impl<'a> Case<'a> {
             wait_ms: 0,
             account: None,
             order: None,
+            right: None,
             merchant: None,
         }
     }
@@ -210,7 +224,7 @@ impl<'a> Case<'a> {
     }
 
     fn outcome(&self, verdict: Verdict) -> Outcome {
-        let Verdict { code, replay, journal, decision_id, amount, weighed, first, wait_ms, account, order, merchant } =
+        let Verdict { code, replay, journal, decision_id, amount, weighed, first, wait_ms, account, order, right, merchant } =
             verdict;
         if let Some(merchant) = merchant {
             return self.merchant_outcome(code, replay, journal, merchant);
@@ -250,17 +264,21 @@ impl<'a> Case<'a> {
                 decision_id,
                 account: None,
                 order: None,
+                right: None,
                 merchant: None,
                 closed: Vec::new(),
                 closed_cycle: None,
                 crossing: None,
+                counted_in: None,
                 journal,
             };
         }
         let closed = account.map(|account| account.closed_since(&self.stored)).unwrap_or_default();
         let closed_cycle = account.and_then(|account| account.closed_cycle_since(&self.stored));
         let crossing = account.as_ref().and_then(|account| self.crossing(account));
-        Outcome { record, decision_id, account, order, merchant: None, closed, closed_cycle, crossing, journal }
+        let by_right = order.as_ref().filter(|_| account.is_none() && right.is_some());
+        let counted_in = by_right.map(|order| order.charged_in).filter(|origins| *origins != self.account.origins());
+        Outcome { record, decision_id, account, order, right, merchant: None, closed, closed_cycle, crossing, counted_in, journal }
     }
 
     /// The thresholds that the account has reached, if alerts are configured for it.

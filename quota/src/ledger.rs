@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use thiserror::Error;
 
 use crate::{
-    Account, ClosedCycle, ClosedWindow, Code, Command, Crossing, Currency, Merchant, MerchantId, Order, OrderNo,
-    OrderState, Outcome, PostingKind, Record, Reply, Stored, decide,
+    Account, ClosedCycle, ClosedWindow, Code, Command, Crossing, Currency, Merchant, MerchantId, Order, OrderNo, Origins,
+    OrderState, Outcome, PostingKind, Record, Reply, Right, RightAfter, RightId, Stored, decide,
 };
 
 /// The shard that a merchant's keys and events live in: `xxh3(merchant) mod shards`.
@@ -34,6 +34,8 @@ pub struct Event {
     pub closed_cycle: Option<ClosedCycle>,
     /// Thresholds that usage crossed by it.
     pub crossing: Option<Crossing>,
+    /// The windows of a report's right, where they are not the account's any more.
+    pub counted_in: Option<Origins>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -48,6 +50,7 @@ pub struct Ledger {
     accounts: HashMap<(MerchantId, Currency), Account>,
     /// Orders, and postings, whose numbers are apart for each kind.
     orders: HashMap<(MerchantId, Option<PostingKind>, OrderNo), Order>,
+    rights: HashMap<(MerchantId, Currency, RightId), Right>,
     merchants: HashMap<MerchantId, Merchant>,
     shards: Vec<Shard>,
 }
@@ -57,7 +60,8 @@ impl Ledger {
     #[must_use]
     pub fn new(shards: u16) -> Self {
         let shards = (0..shards.max(1)).map(|_| Shard::default()).collect();
-        Self { accounts: HashMap::new(), orders: HashMap::new(), merchants: HashMap::new(), shards }
+        let (accounts, orders, rights, merchants) = Default::default();
+        Self { accounts, orders, rights, merchants, shards }
     }
 
     /// Decides and applies one command, where its own time is the store's.
@@ -137,6 +141,17 @@ impl Ledger {
         self.orders.get(&(merchant.clone(), kind, number.clone()))
     }
 
+    /// A right that has not ended.
+    #[must_use]
+    pub fn right(&self, merchant: &MerchantId, currency: Currency, right: RightId) -> Option<&Right> {
+        self.rights.get(&(merchant.clone(), currency, right))
+    }
+
+    /// All rights that have not ended, in no order.
+    pub fn rights(&self) -> impl Iterator<Item = (&MerchantId, Currency, RightId, &Right)> {
+        self.rights.iter().map(|((merchant, currency, id), right)| (merchant, *currency, *id, right))
+    }
+
     /// Expired holds that are still open, in no order.
     pub fn due_holds(&self, now_secs: u32) -> impl Iterator<Item = (&MerchantId, &OrderNo, Currency)> {
         let due = move |order: &&Order| order.state == OrderState::Held && order.hold.until_secs <= now_secs;
@@ -160,11 +175,12 @@ impl Ledger {
         let order = command.order_no.as_ref();
         let order = order.and_then(|number| self.numbered(&command.merchant, command.action.posting(), number));
         let backlog = self.shards.get(self.shard(&command.merchant)).map_or(0, |shard| shard.waiting.len() as u64);
-        decide(Stored { account, merchant: self.merchant(&command.merchant), order, backlog }, command, store_ms)
+        let right = command.action.right().and_then(|right| self.right(&command.merchant, command.currency, right));
+        decide(Stored { account, merchant: self.merchant(&command.merchant), order, right, backlog }, command, store_ms)
     }
 
     fn keep(&mut self, command: &Command, outcome: Outcome) -> Reply {
-        let Outcome { record, decision_id, account, order, merchant, closed, closed_cycle, crossing, journal } =
+        let Outcome { record, decision_id, account, order, right, merchant, closed, closed_cycle, crossing, counted_in, journal } =
             outcome;
         if let Some(merchant) = merchant {
             self.merchants.insert(command.merchant.clone(), merchant);
@@ -175,11 +191,18 @@ impl Ledger {
         if let Some((order, order_no)) = order.zip(command.order_no.clone()) {
             self.orders.insert((command.merchant.clone(), command.action.posting(), order_no), order);
         }
+        if let Some((after, id)) = right.zip(command.action.right()) {
+            let key = (command.merchant.clone(), command.currency, id);
+            match after {
+                RightAfter::Kept(right) => self.rights.insert(key, right),
+                RightAfter::Ended => self.rights.remove(&key),
+            };
+        }
         let shard = self.shard(&command.merchant);
         let event_seq = self.shards.get_mut(shard).filter(|_| journal).map(|shard| {
             shard.last_seq += 1;
             let (seq, command) = (shard.last_seq, command.clone());
-            shard.waiting.push_back(Event { seq, command, record, closed, closed_cycle, crossing });
+            shard.waiting.push_back(Event { seq, command, record, closed, closed_cycle, crossing, counted_in });
             shard.last_seq
         });
         Reply { record, decision_id, event_id: command.decision_id, event_seq }
@@ -192,10 +215,12 @@ impl Ledger {
             Outcome {
                 account: None,
                 order: None,
+                right: None,
                 merchant: None,
                 closed: Vec::new(),
                 closed_cycle: None,
                 crossing: None,
+                counted_in: None,
                 ..outcome
             },
         )

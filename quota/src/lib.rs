@@ -34,8 +34,8 @@ mod zones;
 pub use account::{Account, BROUGHT_BACK_EPOCH, BROUGHT_BACK_EPOCHS, ClosedWindow, Counter, Origin, Origins};
 pub use code::Code;
 pub use command::{
-    Action, Adjust, Change, Charge, Command, Effect, LAG_MS_MAX, Mark, NOW_MS_MAX, Outcome, Pace, Refund, Reply, Reset,
-    Resolution, Settle, Subject,
+    Action, Adjust, Change, Charge, Command, Effect, Grant, LAG_MS_MAX, Mark, NOW_MS_MAX, Outcome, Pace, Refund, Reply,
+    Report, Reset, Resolution, RightAfter, Settle, Subject,
 };
 pub use counter::CounterName;
 pub use credit::{ClosedCycle, CreditRecord, CreditTerms, CreditUsage, Posting, PostingKind};
@@ -56,7 +56,7 @@ pub use period::{PerPeriod, Period};
 pub use policy::{Breach, HoldTerms, Limits, OnExpiry, OnUnknownCredit, Policy, Throttle, WindowLimits};
 pub use predict::{Outlook, Prediction};
 pub use record::{First, OrderSummary, Record, WindowUsage};
-pub use right::{HeldRight, Share, Trust};
+pub use right::{HeldRight, Right, RightId, Share, Trust};
 pub use text::{TextError, document_text};
 pub use thresholds::{Crossing, ThresholdLevels, ThresholdPolicy, Thresholds, ThresholdsError};
 pub use weight::{Weighed, Weight};

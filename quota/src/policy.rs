@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AmountMinor, Calendar, Channel, Code, Currency, LimitKind, LimitName, PerPeriod, Period, ThresholdPolicy, Weight,
+    AmountMinor, Calendar, Channel, Code, Currency, LimitKind, LimitName, PerPeriod, Period, ThresholdPolicy, Trust, Weight,
     WindowIds,
 };
 
@@ -155,6 +155,8 @@ pub struct Policy {
     pub over_capture_percent: u8,
     /// What happens to a charge on a credit line that the server has never read.
     pub on_unknown_credit: OnUnknownCredit,
+    /// Whether holders get rights of the account, and how large ones; `None` where every payment is decided by the store.
+    pub trust: Option<Trust>,
     /// The thresholds of the account's usage, over all channels. `None` where they are unknown: the limits of a substitute for an
     /// unavailable policy are not the account's.
     pub threshold_policy: Option<Arc<ThresholdPolicy>>,
@@ -182,6 +184,7 @@ impl Policy {
             hold: HoldTerms::DEFAULT,
             over_capture_percent: 0,
             on_unknown_credit: OnUnknownCredit::Deny,
+            trust: None,
             threshold_policy: Some(Arc::new(ThresholdPolicy::NOTHING)),
             merchant_unknown: false,
             allowed_channels: None,

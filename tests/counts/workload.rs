@@ -99,7 +99,7 @@ fn decide_each(commands: &[Command]) {
 
 #[inline(never)]
 fn pack_each(messages: Vec<Bytes>, commands: &[Command], record: &[u8]) -> Result<()> {
-    let indexes = KeyIndexes { account: 12, order: 1, merchant: 23, stream: 1, threshold_policy: 1 };
+    let indexes = KeyIndexes { account: 12, order: 1, merchant: 23, stream: 1, right: 0, threshold_policy: 1 };
     let mut out = Vec::new();
     for (message, commands) in messages.into_iter().zip(commands.chunks(BATCH)) {
         black_box(BatchCheckRequest::decode(message)?);

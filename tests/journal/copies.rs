@@ -74,9 +74,13 @@ fn full(number: u64) -> Entry {
         hold_on_expiry: "settle".to_owned(),
         order_ttl_secs: 604_800,
         policy_refusal: r#"{"single_max": 408}"#.to_owned(),
+        right_id: vec![6; 16],
         ..event(number)
     };
-    entry(number, context, pack(&record))
+    let mut entry = entry(number, context, pack(&record));
+    let windows = [20_261_119_u32, 20_261_116].map(u32::to_le_bytes).concat();
+    entry.fields.extend([b"o".to_vec(), [windows, vec![1; 4]].concat()]);
+    entry
 }
 
 fn bare(number: u64) -> Entry {

@@ -24,6 +24,8 @@ const RECORD_FIELD: &[u8] = b"d";
 const CLOSED_FIELD: &[u8] = b"w";
 /// Stream field that holds the packed crossing of thresholds; absent where none was crossed.
 const CROSSING_FIELD: &[u8] = b"a";
+/// Stream field that holds the packed windows of a report's right; absent where they are the account's.
+const COUNTED_FIELD: &[u8] = b"o";
 
 /// An entry and its content.
 #[derive(Clone, Debug)]
@@ -135,7 +137,9 @@ fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
     let crossing = crossing.map_err(|error| format!("field a: {error}"))?;
     let value_day = i32::try_from(context.value_day).ok().filter(|day| *day > 0);
     let credit = context.credit.as_ref().map(row::credit_context);
-    Ok(Parts { row: row::of(*shard, seq, context, &record)?, record, value_day, closed, crossing, credit })
+    let counted_in = field(fields, COUNTED_FIELD).map(packed::counted_in).transpose();
+    let counted_in = counted_in.map_err(|error| format!("field o: {error}"))?;
+    Ok(Parts { row: row::of(*shard, seq, context, &record, counted_in.as_ref())?, record, value_day, closed, crossing, credit })
 }
 
 /// Whether a row is about a merchant as a whole.
@@ -145,11 +149,15 @@ fn is_of_merchant(row: &Row) -> bool {
 }
 
 /// Whether the decision changed its subject: a granted one that is no repetition did, except voids of single attempts, reports
-/// about outcomes, and extensions of holds, which change the order alone.
+/// about outcomes, and extensions of holds, which change the order alone; a payment of a right, whose amount was counted with the right;
+/// and the loss of a right's holder.
 fn is_change(row: &Row, record: &Record) -> bool {
     let is_of_order =
         matches!((row.action_type.as_str(), record.code), ("unknown" | "resolve" | "extend_hold", Code::Applied));
-    !record.replay && !is_of_order && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
+    let is_of_right = row.right_id.is_some()
+        && matches!(row.action_type.as_str(), "consume" | "orphan_right")
+        && record.windows.iter().all(|(_, window)| window.count_before == window.count_after);
+    !record.replay && !is_of_order && !is_of_right && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
 }
 
 fn field<'a>(fields: &'a [Vec<u8>], name: &[u8]) -> Option<&'a [u8]> {

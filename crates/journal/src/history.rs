@@ -143,7 +143,7 @@ pub async fn is_complete(
 /// Changes of the order, oldest first. The sequence orders events exactly; where Redis reused numbers, time decides.
 async fn rows(pool: &PgPool, merchant: &MerchantId, order_no: &OrderNo) -> Result<Vec<HistoryRow>, sqlx::Error> {
     let statement = "SELECT event_id, at, shard, seq, action_type, code, currency::text AS currency, amount, attempt, \
-            weight_bp, units_per_payment, \
+            weight_bp, units_per_payment, counted_in, \
             operation_id, daily_window, daily_epoch, weekly_window, weekly_epoch, monthly_window, monthly_epoch, yearly_window, yearly_epoch, \
             credit_cycle, \
             coalesce(order_state, CASE code WHEN 'VOIDED' THEN 'open' ELSE 'charged' END) AS order_state, \

@@ -107,6 +107,11 @@ const fn may_need_history(command: &Command) -> bool {
         | Action::Initialize
         // Its entry is looked for whatever the store has.
         | Action::Post(_)
+        // A charge, for which no order is looked up.
+        | Action::Report(_)
+        | Action::Grant(_)
+        | Action::ReleaseRight(_)
+        | Action::OrphanRight(_)
         | Action::Roll => false,
     }
 }

@@ -64,6 +64,8 @@ row! {
         weight_bp: Option<i32>;
         /// With `counted_amount`: what every payment counts instead of its amount.
         units_per_payment: Option<i64>;
+        /// The right that was granted, that the payment was admitted from, or that ended; null elsewhere.
+        right_id: Option<Uuid>;
         /// What was asked, as in `consume`, `refund`, `adjust`.
         action_type: String;
         success: bool;

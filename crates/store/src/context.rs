@@ -54,6 +54,7 @@ pub(super) fn encode(out: &mut Vec<u8>, command: &Command, audit: &AuditContext)
         message.message(31, &inner);
     }
     message.number(32, audit.value_day.map_or(0, u64::from));
+    message.bytes(33, command.action.right().as_ref().map_or(&[], |right| &right.0));
 }
 
 /// Writes fields of a protobuf message one after the other. Empty and zero fields are left out, as in proto3.

@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use quota::{Command, Currency, MerchantId, OrderNo, PostingKind};
+use quota::{Command, Currency, MerchantId, OrderNo, PostingKind, RightId};
 
 /// Holds the number of shards, which never changes in a deployment.
 pub const SHARDS: &str = "sluice:shards";
@@ -61,6 +61,13 @@ pub(crate) fn write_numbered(out: &mut Vec<u8>, shard: u16, command: &Command) {
     }
 }
 
+/// Writes the key of a right of an account in place of what `out` held.
+pub fn write_right(out: &mut Vec<u8>, shard: u16, merchant: &MerchantId, currency: Currency, right: RightId) {
+    write_parts(out, shard, [b":r:", merchant.as_str().as_bytes(), b":", currency.code().as_bytes()]);
+    // Writing into memory cannot fail.
+    let _ = write!(out, ":{:032x}", u128::from_be_bytes(right.0));
+}
+
 /// The events of a shard that wait for the journal.
 #[must_use]
 pub fn stream(shard: u16) -> String {
@@ -71,6 +78,13 @@ pub fn stream(shard: u16) -> String {
 #[must_use]
 pub fn expiry(shard: u16) -> String {
     format!("sluice:{{{shard:02}}}:x")
+}
+
+/// When the rights of a shard end: a sorted set of `:<merchant>:<currency>:<right>`, as the key of each has it, by milliseconds since
+/// the epoch.
+#[must_use]
+pub fn rights(shard: u16) -> String {
+    format!("sluice:{{{shard:02}}}:rx")
 }
 
 fn write_parts(out: &mut Vec<u8>, shard: u16, parts: [&[u8]; 4]) {
@@ -104,6 +118,8 @@ mod tests {
             let written = written(|out| write_posting(out, 7, &merchant, kind, &order_no));
             assert_eq!(written, format!("sluice:{{07}}:{key}:m-1:a:b"));
         }
-        assert_eq!([stream(0), expiry(10)], ["sluice:{00}:ev", "sluice:{10}:x"]);
+        let right = written(|out| write_right(out, 7, &merchant, currency, RightId([0xab; 16])));
+        assert_eq!(right, format!("sluice:{{07}}:r:m-1:USD:{}", "ab".repeat(16)));
+        assert_eq!([stream(0), expiry(10), rights(3)], ["sluice:{00}:ev", "sluice:{10}:x", "sluice:{03}:rx"]);
     }
 }

@@ -35,7 +35,9 @@ pub use memory::MemoryStore;
 pub use metrics::{RedisMetrics, Use};
 pub use outcome::{operation_word, resolution_word};
 pub use redis::is_wrong_server;
-pub use redis::{DueHold, DueHolds, Failovers, RedisLink, RedisStore, RedisStoreConfig, Verified};
+pub use redis::{
+    DueHold, DueHolds, Failovers, OutstandingRight, OutstandingRights, RedisLink, RedisStore, RedisStoreConfig, Verified,
+};
 pub use script::SCRIPT;
 
 /// What the journal records besides the command itself.

@@ -9,6 +9,7 @@ pub(crate) mod layout;
 pub(crate) mod op;
 mod order;
 mod record;
+mod right;
 
 use quota::{AmountMinor, Currency, OrderState, Origin, Origins, Weight};
 use thiserror::Error;
@@ -17,6 +18,7 @@ pub use account::{Closed, account, closed, crossing, merchant, threshold_policy}
 pub use command::{KeyIndexes, command, is_plain};
 pub use order::{order, pack_order};
 pub use record::{record, record_and_decision, take_record};
+pub use right::{counted_in, right};
 
 /// A value that does not have its format.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -10,6 +10,7 @@ mod holds;
 mod link;
 mod read;
 mod retention;
+mod rights;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use redis::{Cmd, FromRedisValue, RedisError, Script};
 use tokio::time::timeout;
 
 pub use self::holds::{DueHold, DueHolds};
+pub use self::rights::{OutstandingRight, OutstandingRights};
 pub use self::link::is_wrong_server;
 pub use self::link::{Failovers, RedisLink};
 pub use self::retention::Verified;

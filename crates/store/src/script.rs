@@ -18,6 +18,7 @@ pub const SCRIPT: &str = concat!(
     include_str!("lua/merchant.lua"),
     include_str!("lua/state.lua"),
     include_str!("lua/charge.lua"),
+    include_str!("lua/rights.lua"),
     include_str!("lua/operations.lua"),
     include_str!("lua/outcome.lua"),
     include_str!("lua/commands.lua"),
@@ -70,6 +71,7 @@ fn constants() -> Vec<(Cow<'static, str>, String)> {
         number("RECORD_FORMAT", layout::RECORD_FORMAT.into()),
         number("PREVIOUS_RECORD_FORMAT", layout::PREVIOUS_RECORD_FORMAT.into()),
         number("MERCHANT_FORMAT", layout::MERCHANT_FORMAT.into()),
+        number("RIGHT_FORMAT", layout::RIGHT_FORMAT.into()),
         number("AMOUNT_MAX", AmountMinor::MAX.get()),
         number("U32_MAX", u32::MAX.into()),
         number("NOW_MS_MAX", NOW_MS_MAX.unsigned_abs()),
@@ -148,19 +150,23 @@ const fn used(limit: LimitKind) -> &'static str {
 }
 
 /// Places of fields that the script takes out of a value without reading all of it.
-const PLACES: [(&str, usize); 8] = [
-    ("PLAIN_ORDER_AT", place(layout::COMMAND, 18)),
+const PLACES: [(&str, usize); 12] = [
+    ("PLAIN_ORDER_AT", place(layout::COMMAND, 19)),
     ("SINCE_AT", len(layout::COMMAND) + place(layout::REST, 1)),
     ("REST_FLAGS_AT", place(layout::REST, 3)),
     ("MERCHANT_FLAGS_AT", place(layout::MERCHANT, 1)),
     ("ORDER_STATE_AT", place(layout::ORDER, 7)),
+    ("WINDOWS_AT", place(layout::RIGHT, 1)),
+    ("RIGHT_LEFT_AT", place(layout::RIGHT, 11)),
+    ("RIGHT_UNTIL_AT", place(layout::RIGHT, 13)),
+    ("RIGHT_ORPHANED_AT", place(layout::RIGHT, 14)),
     ("OPERATION_ID_AT", place(layout::OPERATION, 1)),
     ("OPERATION_ATTEMPT_AT", place(layout::OPERATION, 2)),
     ("OPERATION_AMOUNT_AT", place(layout::OPERATION, 3)),
 ];
 
 /// The layouts; the script has the length of each, too, as in `USAGE_LEN`.
-const LAYOUTS: [(&str, &str); 27] = [
+const LAYOUTS: [(&str, &str); 31] = [
     ("CALL", layout::CALL),
     ("COMMAND", layout::COMMAND),
     ("REST", layout::REST),
@@ -171,6 +177,10 @@ const LAYOUTS: [(&str, &str); 27] = [
     ("PLAIN_TERMS", layout::PLAIN_TERMS),
     ("WEIGHT", layout::WEIGHT),
     ("WEIGHED", layout::WEIGHED),
+    ("GRANT_TERMS", layout::GRANT_TERMS),
+    ("RIGHT", layout::RIGHT),
+    ("COUNTED", layout::COUNTED),
+    ("RIGHT_OF_REPORT", layout::RIGHT_OF_REPORT),
     ("USAGE", layout::USAGE),
     ("SELDOM", layout::SELDOM),
     ("CREDIT", layout::CREDIT),
@@ -229,8 +239,9 @@ mod tests {
 
     /// Numbers that units and rounding have: percentages, milliseconds, a day's id.
     const UNITS: [&str; 5] = ["99", "100", "999", "1000", "10000"];
-    /// Places in ARGV and in lists of ids, what Redis replies, and a number of charges.
-    const COUNTED: [&str; 4] = ["unpack(ARGV, 3,", "at % ID_LEN ~= 1", "call('EXISTS'", "settled == 0 and 1 or 0"];
+    /// Places in ARGV and in lists of ids, what Redis replies, a number of charges, and a half.
+    const COUNTED: [&str; 5] =
+        ["unpack(ARGV, 3,", "at % ID_LEN ~= 1", "call('EXISTS'", "settled == 0 and 1 or 0", "(free - free % 2) / 2"];
 
     /// The numbers of a line that stand for something which has a name: above 2, compared, of a bit, chosen by a condition, first
     /// in a packed value, the place of a level or of a field.

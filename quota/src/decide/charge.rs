@@ -43,7 +43,7 @@ impl Case<'_> {
     }
 
     /// Repeats the answer that charged the order, with the figures of then.
-    fn admitted_before(&self, order: &Order) -> Verdict {
+    pub(super) fn admitted_before(&self, order: &Order) -> Verdict {
         let weighed = order.weighed(order.weight.counts(order.amount.get()));
         self.answer(Code::Admitted).weighed(weighed).replayed().with_decision_id(order.decision_id)
     }
@@ -54,7 +54,7 @@ impl Case<'_> {
     }
 
     /// The order with another live attempt.
-    fn joined(&self, order: &Order) -> Order {
+    pub(super) fn joined(&self, order: &Order) -> Order {
         let mut order = order.clone();
         if order.live.len() < ATTEMPTS_MAX {
             order.live.push(self.command.attempt);

@@ -34,10 +34,12 @@ impl Case<'_> {
             decision_id: self.command.decision_id,
             account: None,
             order: None,
+            right: None,
             merchant: Some(after).filter(|after| takes_effect && *after != self.merchant),
             closed: Vec::new(),
             closed_cycle: None,
             crossing: None,
+            counted_in: None,
             journal: takes_effect && journal,
         }
     }

@@ -18,29 +18,24 @@ fn used(amount: u64, count: u64) -> Account {
 
 #[test]
 fn a_right_is_a_part_of_what_is_left_and_smaller_near_the_threshold() {
-    // Of 10,000 by amount and 1,000 by number: used, holders, and the right.
+    // Of 10,000 by amount and 1,000 by number: used, and the right.
     let share = |amount, count| Some(Share { amount, count });
     let table = [
-        ((0, 0), 1, share(500, 50)),
-        ((0, 0), 4, share(125, 12)),
-        ((0, 0), 0, share(500, 50)),
-        ((4_000, 400), 1, share(300, 30)),
-        ((7_000, 0), 1, share(150, 50)),
-        ((7_800, 0), 1, share(100, 50)),
-        ((7_900, 0), 1, share(50, 50)),
-        ((7_998, 0), 1, share(1, 50)),
-        ((7_999, 0), 1, None),
-        ((8_000, 0), 1, None),
-        ((0, 798), 1, share(500, 1)),
-        ((0, 799), 1, None),
-        ((10_001, 0), 1, None),
-        // Too many holders for what is left.
-        ((0, 0), 51, None),
-        ((0, 0), 50, share(10, 1)),
+        ((0, 0), share(500, 50)),
+        ((4_000, 400), share(300, 30)),
+        ((7_000, 0), share(150, 50)),
+        ((7_800, 0), share(100, 50)),
+        ((7_900, 0), share(50, 50)),
+        ((7_998, 0), share(1, 50)),
+        ((7_999, 0), None),
+        ((8_000, 0), None),
+        ((0, 798), share(500, 1)),
+        ((0, 799), None),
+        ((10_001, 0), None),
     ];
-    for ((amount, count), holders, expected) in table {
-        let granted = TRUST.grantable(&used(amount, count), &limits(10_000, 1_000), holders);
-        assert_eq!(granted, expected, "{amount} {count}, {holders} holders");
+    for ((amount, count), expected) in table {
+        let granted = TRUST.grantable(&used(amount, count), &limits(10_000, 1_000));
+        assert_eq!(granted, expected, "{amount} {count}");
     }
 }
 
@@ -50,8 +45,8 @@ fn every_limit_bounds_a_right() {
         let mut account = Account::default();
         account.windows.of_mut(period).amount = 900;
         let max = WindowLimits { amount: AmountMinor::new(1_000).unwrap(), ..WindowLimits::UNLIMITED };
-        assert_eq!(TRUST.grantable(&account, &Limits::UNLIMITED.with(period, max), 1), None, "{period:?}");
-        let unlimited = TRUST.grantable(&account, &Limits::UNLIMITED, 1).unwrap();
+        assert_eq!(TRUST.grantable(&account, &Limits::UNLIMITED.with(period, max)), None, "{period:?}");
+        let unlimited = TRUST.grantable(&account, &Limits::UNLIMITED).unwrap();
         assert!(unlimited.amount > 1 << 48 && unlimited.count > 1 << 48, "{unlimited:?}");
     }
 }
@@ -179,18 +174,15 @@ impl Simulation {
     fn release(&mut self, holder: usize, now: u64) {
         if let Some(right) = self.held[holder].take_if(|right| right.is_over(now)) {
             let counted = self.account.origins();
-            self.account.give_back(right.left().amount, false, &counted);
-            self.account.windows.day.count -= right.left().count;
+            self.account.give_back_share(right.left(), &counted);
         }
     }
 
     fn grant(&mut self, holder: usize, hour: u64) {
-        let holders = u16::try_from(self.held.len()).unwrap();
         let wanted = Share { amount: self.requested[holder].max(AMOUNT_MAX) * 2, count: 100 };
-        if let Some(largest) = TRUST.grantable(&self.account, &self.limits, holders) {
+        if let Some(largest) = TRUST.grantable(&self.account, &self.limits) {
             let granted = largest.min(wanted);
-            self.account.consume(granted.amount);
-            self.account.windows.day.count += granted.count;
+            self.account.set_aside(granted);
             self.held[holder] = Some(HeldRight::new(granted, hour + 1));
         }
     }

@@ -3,8 +3,8 @@
 use chrono::{DateTime, TimeZone, Utc};
 use proto::journal::EventContext;
 use quota::{
-    AmountMinor, Change, CounterName, CreditRecord, OrderSummary, PerPeriod, PostingKind, Record, Thresholds, Weighed,
-    WindowUsage,
+    AmountMinor, Change, CounterName, CreditRecord, OrderSummary, Origin, Origins, PerPeriod, PostingKind, Record,
+    Thresholds, Weighed, WindowUsage,
 };
 use serde::de::IgnoredAny;
 use uuid::Uuid;
@@ -19,7 +19,13 @@ const AT_MIN_MS: i64 = 1_577_836_800_000;
 const AT_END_MS: i64 = 7_258_118_400_000;
 
 /// Makes the row; the error names the field that does not fit.
-pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -> Result<Row, String> {
+pub(super) fn of(
+    shard: u16,
+    seq: i64,
+    context: EventContext,
+    record: &Record,
+    counted_in: Option<&Origins>,
+) -> Result<Row, String> {
     refuse_nul(&context)?;
     let PerPeriod { day, week, month, year } = &record.windows;
     let (daily, weekly, monthly, yearly) = (window(day)?, window(week)?, window(month)?, window(year)?);
@@ -53,6 +59,8 @@ pub(super) fn of(shard: u16, seq: i64, context: EventContext, record: &Record) -
             .map(|weighed| i32::try_from(weighed.weight.bp()))
             .transpose()
             .map_err(|_| "weight_bp: too large")?,
+        right_id: id(&context.right_id, "right_id")?,
+        counted_in: counted_in.map(windows_text),
         units_per_payment: weighed(|weighed| weighed.weight.units_per_payment().get())?,
         order_no,
         posting_no,
@@ -183,6 +191,11 @@ fn window(usage: &WindowUsage) -> Result<Window, String> {
         count: pair(usage.count_before, usage.count_after, "count")?,
         refunded: pair(usage.refunded_before, usage.refunded_after, "refunded")?,
     })
+}
+
+/// Windows with their epochs, as [`crate::history`] reads them back.
+fn windows_text(windows: &Origins) -> String {
+    windows.iter().map(|(_, Origin { id, epoch })| format!("{id}:{epoch}")).collect::<Vec<_>>().join(" ")
 }
 
 /// The order's number, and that of a posting.

@@ -23,6 +23,7 @@ pub(super) struct HistoryRow {
     pub(super) amount: i64,
     pub(super) weight_bp: Option<i32>,
     pub(super) units_per_payment: Option<i64>,
+    pub(super) counted_in: Option<String>,
     pub(super) attempt: Option<Uuid>,
     pub(super) operation_id: Option<Uuid>,
     pub(super) daily_window: i32,
@@ -97,7 +98,7 @@ fn charge(row: &HistoryRow) -> Result<Order, HistoryError> {
         currency: currency.ok_or_else(|| corrupt(row, "no currency"))?,
         amount: amount(row)?,
         weight: weight(row)?,
-        charged_in: origins(row)?,
+        charged_in: counted_in(row)?,
         state: state(row)?,
         pinned: false,
         given_back: false,
@@ -292,6 +293,20 @@ fn weight(row: &HistoryRow) -> Result<Weight, HistoryError> {
     weight.ok_or_else(|| corrupt(row, "a weight out of range"))
 }
 
+/// The windows that a charge was counted in: those of the row, except where it was counted with a right of earlier ones.
+fn counted_in(row: &HistoryRow) -> Result<Origins, HistoryError> {
+    let Some(text) = &row.counted_in else { return origins(row) };
+    let window = |part: &str| {
+        let (id, epoch) = part.split_once(':')?;
+        Some(Origin { id: id.parse().ok()?, epoch: epoch.parse().ok()? })
+    };
+    let windows: Option<Vec<Origin>> = text.split(' ').map(window).collect();
+    match windows.as_deref() {
+        Some(&[day, week, month, year]) => Ok(Origins { day, week, month, year }),
+        Some(_) | None => Err(corrupt(row, "windows that cannot be read")),
+    }
+}
+
 fn unsigned(row: &HistoryRow, value: i64) -> Result<u64, HistoryError> {
     u64::try_from(value).map_err(|_| corrupt(row, "a negative number"))
 }
@@ -316,6 +331,7 @@ mod tests {
             amount: 50,
             weight_bp: None,
             units_per_payment: None,
+            counted_in: None,
             attempt: None,
             operation_id: Some(Uuid::from_u128(1)),
             daily_window: 20_261_120,
@@ -366,6 +382,18 @@ mod tests {
             assert_eq!(parts, (bp.unsigned_abs(), units.unsigned_abs(), 40));
         }
         assert_eq!(order(&[row("consume", "ADMITTED")]).unwrap().unwrap().order.weight, Weight::AMOUNT);
+    }
+
+    /// a payment that was counted with a right of the day before is returned to that day.
+    #[test]
+    fn q4_a_rebuilt_order_keeps_the_windows_of_its_right() {
+        let counted_in = Some("20261119:3 20261116:0 202611:1 2026:0".to_owned());
+        let charge = HistoryRow { counted_in, ..row("consume", "ADMITTED") };
+        let windows = order(&[charge]).unwrap().unwrap().order.charged_in;
+        let at = |id, epoch| Origin { id, epoch };
+        let expected =
+            Origins { day: at(20_261_119, 3), week: at(20_261_116, 0), month: at(202_611, 1), year: at(2026, 0) };
+        assert_eq!(windows, expected);
     }
 
     /// X5: an operation that gave back quota closes the rebuilt order, as it closed the evicted one.
@@ -442,6 +470,8 @@ mod tests {
             (|row| (row.weight_bp, row.units_per_payment) = (Some(0), Some(i64::MAX)), "weight"),
             (|row| row.daily_window = -1, "window"),
             (|row| row.monthly_epoch = 256, "epoch"),
+            (|row| row.counted_in = Some("20261119:0 20261116:0 202611:0".to_owned()), "windows"),
+            (|row| row.counted_in = Some("20261119:0 20261116:0 202611:0 2026:256".to_owned()), "windows"),
             (|row| row.order_state = "strange".to_owned(), "order_state"),
             (|row| row.hold_on_expiry = Some("strange".to_owned()), "hold_on_expiry"),
         ];

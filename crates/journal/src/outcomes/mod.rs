@@ -64,6 +64,10 @@ pub fn report(metrics: &OutcomeMetrics, command: &Command, audit: &AuditContext,
         | Action::ResumeMerchant
         | Action::Initialize
         | Action::Post(_)
+        | Action::Grant(_)
+        | Action::Report(_)
+        | Action::ReleaseRight(_)
+        | Action::OrphanRight(_)
         | Action::Roll => {}
     }
 }

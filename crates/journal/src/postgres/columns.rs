@@ -103,5 +103,7 @@ table_row! {
         counted_amount: Option<i64> => "int8";
         weight_bp: Option<i32> => "int4";
         units_per_payment: Option<i64> => "int8";
+        right_id: Option<Uuid> => "uuid";
+        counted_in: Option<String> => "text";
     }
 }

@@ -1,17 +1,17 @@
 -- The decision rule over accounts and orders, in one atomic step. The other implementation is quota/src/decide;
 -- the differential suite compares them reply by reply.
 --
--- KEYS  the orders, the accounts and the merchants (strings), the event streams of their shards, and the expiry of the shards'
---       holds (sorted sets, in the order of the streams; may be left out where all commands are consumes). Each key is
---       here once; commands name theirs by index, from 1.
+-- KEYS  the orders, the accounts, the merchants and the rights (strings), the event streams of their shards, the expiry of the
+--       shards' holds (sorted sets, in the order of the streams; may be left out where all commands are consumes), and where there are
+--       rights that of the shards' rights (likewise). Each key is here once; commands name theirs by index, from 1.
 -- ARGV  1 packed little endian: u8 1 to do all or none, 0 to decide each command by itself, and 2 in addition while servers of the
 --         previous format are running; u16 numbers of orders, accounts,
---         merchants, streams and threshold policies; f64 the store's time in ms where a test moves it, -1 for Redis' own clock
+--         merchants with rights, streams and threshold policies; f64 the store's time in ms where a test moves it, -1 for Redis' own clock
 --       2 the lifetime of plain charges' orders, seconds as text; then for each command
 --       3 the command, packed:
---           op u8, indexes u16 of account (0 for none), order and merchant among the keys, of the stream among the streams and
---           of the threshold policy (0 for none), backlog maximum u32, amount f64 (-1 where none is named), maxima f64
---           of a charge (else 0): daily, weekly, monthly, yearly count, then the same amounts; now f64 (ms); the head of the
+--           op u8, indexes u16 of account (0 for none), order and merchant among the keys, of the stream among the streams,
+--           of the threshold policy (0 for none) and of the right among the keys (0 for none), backlog maximum u32, amount f64 (-1 where none is named), maxima f64
+--           of a charge or grant (else 0): daily, weekly, monthly, yearly count, then the same amounts; now f64 (ms); the head of the
 --           account (23 bytes, without its version) as it is if nothing is out of the ordinary: the windows of now, never reset,
 --           not suspended, nothing pending, no threshold reached; the order (65 bytes) as a plain charge leaves it then; the
 --           billing cycle u32 of the credit line, 0 without one; when
@@ -36,6 +36,10 @@
 --           19 extend a hold: until u32 (s)
 --           21 post to the credit line: kind u8 (1 repayment, 2 its reversal, 3 write-off, 4 transfer in, 5 transfer out, 6 recovery
 --             of what was written off). Its order is the posting, under a key of its kind
+--           22 grant a right: wanted amount f64 and number f64, percent u8 that must be left of each limit, percent u8 of what is left
+--             that it may take, its lifetime f64 (ms), when the day of the command's windows ends f64 (ms), its weight
+--           23 report a payment of a right: the weight u32 and f64 where the right is not known any more
+--           24 release a right, 25 record that its holder is lost: nothing
 --           and the order from the journal, packed like an order
 --       4 event context, passed into the stream untouched; and after all commands the threshold policies, packed: u16 number
 --         of the list of thresholds, maxima f64 of their limits: daily, monthly, yearly count, daily, monthly, yearly amount,
@@ -65,6 +69,8 @@
 --          the latest capture; its weight: basis points u32, units per payment f64; tail: hold until u32 (s), expiry settles u8, settled
 --          f64, refunded f64, and for each operation: kind u8, id 16 bytes, attempt 16 bytes, amount f64, day u32, week
 --          u32, epochs u8 of day, week, month and year, decision id 16 bytes
+-- Right    version u8 (1), day u32, week u32, epochs u8 of day, week, month and year, weight u32 and f64; f64: granted amount and
+--          number, what is left of them, end (ms); u8 1 once it is known that its holder is lost; id of the decision 16 bytes
 -- Record   an account: a plain charge was admitted, and left the account so; or
 --          version u8 (12), code u8, flags u8 (1 replay, 2 usage changed, 4 another decision is returned, 8 the merchant is
 --          suspended, 16 it conflicts with what was taken at first, 32 an outcome of the order was unknown before, 64 what counts is not the
@@ -75,6 +81,7 @@
 --          one; what was taken at first, where it conflicts: amount f64, currency 3 chars; and what counts, where that is not the
 --          amount: the weight, and the figure f64
 -- Crossing levels and list before f64 u16, after f64 u16, and the threshold policy that they were counted by
+-- Counted  the windows that the amount of a report was counted in: day u32, week u32, epochs u8 of day, week, month and year
 -- Closed   for each window that was closed: period u8 (0 day, 1 month, 2 year, 3 week, 4 billing cycle), id u32, epoch u8, f64
 --          amount, count, refunded; of a billing cycle the first day, and the amount that is unbilled
 -- Previous Accounts of version 6 have what is seldom and no credit line, and records of version 7 contain one. They are read always;
@@ -113,8 +120,8 @@ local values, lifetimes = { unpack(stored) }, {}
 -- Members of the expiry with the end of their holds, false for those to be removed, and the indexes of their keys.
 local expiring, expiry_of = {}, {}
 -- Each command is replaced by its record, and each context by its event's id, or '' without an event. With an event the
--- windows that it closes, and how it crosses thresholds.
-local replies, closing, crossing = { unpack(ARGV, 3, watches_from) }, {}, {}
+-- windows that it closes, how it crosses thresholds, and the windows of a report's right, where the account has others.
+local replies, closing, crossing, counting = { unpack(ARGV, 3, watches_from) }, {}, {}, {}
 -- For each command its stream; for each stream how many events wait in it, and why it cannot be written.
 local stream_of, waiting, broken = { unpack(KEYS) }, {}, {}
 

@@ -4,7 +4,7 @@ local decide, decide_merchant, failure
 
 for number = 1, commands do
   local packed = replies[2 * number - 1]
-  local op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked, dc_max, wc_max, mc_max, yc_max, da_max,
+  local op, account_at, order_at, merchant_at, stream, watch_at, right_at, backlog_max, asked, dc_max, wc_max, mc_max, yc_max, da_max,
     wa_max, ma_max, ya_max, asked_ms, head, plain_order = decode(COMMAND, packed)
   local account_value, order_value = values[account_at], values[order_at]
   stream_of[number] = stream
@@ -47,7 +47,7 @@ for number = 1, commands do
     decide, decide_merchant, failure = rule()
   end
   local early = not plain and decode('<d', packed, SINCE_AT) > store_ms
-  local failed = not plain and not early and failure(stream, account_at, order_at, merchant_at)
+  local failed = not plain and not early and failure(stream, account_at, order_at, merchant_at, right_at)
   if early and all_or_none then
     values, expiring = { unpack(stored) }, {}
     for other = 1, commands do
@@ -62,7 +62,7 @@ for number = 1, commands do
     replies[2 * number - 1], replies[2 * number] = FAILED .. failed, ''
   elseif op == SUSPEND_MERCHANT or op == RESUME_MERCHANT then
     decide_merchant(number, packed, op == SUSPEND_MERCHANT, merchant_at, stream, asked_ms)
-  elseif not plain and decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked,
+  elseif not plain and decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, right_at, backlog_max, asked,
     dc_max, wc_max, mc_max, yc_max, da_max, wa_max, ma_max, ya_max, asked_ms, head, plain_order) and all_or_none then
     -- Nothing is done. The refusal is journalled; the others get the code of a refused batch.
     local record, event = replies[2 * number - 1], replies[2 * number]
@@ -75,20 +75,23 @@ for number = 1, commands do
   end
 end
 
--- Holds are listed first, then come the events: if Redis refuses either, as with a full memory, nothing of that shard was
--- changed. A listed hold that does not exist is skipped.
+-- Holds and rights are listed first, then come the events: if Redis refuses either, as with a full memory, nothing of that shard
+-- was changed. A listed hold or right that does not exist is skipped.
 for member, ends_at in pairs(expiring) do
   local key = expiry_of[member]
   local done = ends_at and pcall('ZADD', KEYS[key], ends_at, member)
-  if type(done) == 'table' then broken[key - expiries] = done.err end
+  if type(done) == 'table' then broken[(key - expiries - 1) % streams + 1] = done.err end
 end
 for number = 1, commands do
   local record, context, closed, crossed = replies[2 * number - 1], replies[2 * number], closing[number], crossing[number]
+  local counted_in = counting[number]
   local stream = stream_of[number]
   if context ~= '' and not broken[stream] then
     local id
     if closed or crossed then
       id = pcall('XADD', KEYS[places + stream], '0-*', 'c', context, 'd', record, 'w', closed or '', 'a', crossed or '')
+    elseif counted_in then
+      id = pcall('XADD', KEYS[places + stream], '0-*', 'c', context, 'd', record, 'o', counted_in)
     else
       id = pcall('XADD', KEYS[places + stream], '0-*', 'c', context, 'd', record)
     end
@@ -100,9 +103,9 @@ if next(broken) then
   for number = 1, commands do
     local why = broken[stream_of[number]]
     if why then
-      local _, account_at, order_at, merchant_at = decode(COMMAND, ARGV[2 * number + 1])
+      local _, account_at, order_at, merchant_at, _, _, right_at = decode(COMMAND, ARGV[2 * number + 1])
       values[account_at], values[order_at] = stored[account_at], stored[order_at]
-      values[merchant_at] = stored[merchant_at]
+      values[merchant_at], values[right_at] = stored[merchant_at], stored[right_at]
       replies[2 * number - 1], replies[2 * number] = FAILED .. why, ''
     end
   end
@@ -110,8 +113,11 @@ end
 
 local changed, size = { unpack(KEYS) }, 0
 for place = orders + 1, places do
-  if values[place] ~= stored[place] then
-    changed[size + 1], changed[size + 2], size = KEYS[place], values[place], size + 2
+  local value = values[place]
+  if value and value ~= stored[place] then
+    changed[size + 1], changed[size + 2], size = KEYS[place], value, size + 2
+  elseif not value and stored[place] then
+    call('DEL', KEYS[place])
   end
 end
 if size > 0 then
@@ -124,7 +130,7 @@ for place = 1, orders do
 end
 for member, ends_at in pairs(expiring) do
   local key = expiry_of[member]
-  if not ends_at and not broken[key - expiries] then
+  if not ends_at and not broken[(key - expiries - 1) % streams + 1] then
     -- What stays listed because of an error is skipped too.
     pcall('ZREM', KEYS[key], member)
   end

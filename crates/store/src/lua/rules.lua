@@ -84,6 +84,20 @@ local function exceeds(exposure, amount, limit, uncapped)
   if exposure > limit - amount then return exposure > uncapped - amount and CREDIT_EXHAUSTED or CREDIT_RESTRICTED end
 end
 
+-- Hundredths of an amount, rounded down, in two parts.
+local function percent_of(amount, percent)
+  local rest = amount % 100
+  local part = rest * percent
+  return (amount - rest) / 100 * percent + (part - part % 100) / 100
+end
+
+-- What a right may take of a limit: a share of what is left, and half of what is left above the threshold.
+local function room(maximum, used, above, share)
+  local left = maximum - used
+  local free = max(left - percent_of(maximum, above), 0)
+  return min(percent_of(left, share), (free - free % 2) / 2)
+end
+
 -- How many thresholds usage has reached, and of which list. An unlimited one has none, and without usage none is reached.
 -- Usage is given in the order of the limits' places: `USED_BY_PLACE` stands for the variables of `decide` in that order.
 local function marked_by(watch, ...)
@@ -149,12 +163,13 @@ local function unknown_format(what, value)
 end
 
 -- Why a command cannot be decided.
-local function failure(stream, account_at, order_at, merchant_at)
-  local account, order, merchant = values[account_at], values[order_at], values[merchant_at]
+local function failure(stream, account_at, order_at, merchant_at, right_at)
+  local account, order, merchant, right = values[account_at], values[order_at], values[merchant_at], values[right_at]
   if broken[stream] then return broken[stream] end
   if account and #account ~= account_len(byte(account)) then return unknown_format('account', account) end
   if order and not is_order(order) then return unknown_format('order', order) end
   if merchant and not is_merchant(merchant) then return unknown_format('merchant', merchant) end
+  if right and (#right ~= RIGHT_LEN or byte(right) ~= RIGHT_FORMAT) then return unknown_format('right', right) end
   -- MGET returns nil for what is not a string.
   if account_at == 0 then
     if not merchant and call('EXISTS', KEYS[merchant_at]) == 1 then return 'SLUICE merchant is no string' end

@@ -1,4 +1,4 @@
--- The function `decide`, in four parts. This one reads the account and the order.
+-- The function `decide`, in five parts. This one reads the account and the order.
 --
 -- Every function costs what making it costs, once a call: a call with one command ran some 0.5 % more instructions for each. So only
 -- what windows and formats have in common is apart, in rules.lua. The rules of charges and operations stay in here. They share some
@@ -6,7 +6,7 @@
 -- shares. The few of operations.lua are not free: with a fifth of the variables outside, the script ran 6 % fewer instructions.
 
 -- Decides a command of any kind: its record, its journal entry, and its changes. Returns whether it is refused.
-local function decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, backlog_max, asked, dc_max,
+local function decide(number, packed, op, account_at, order_at, merchant_at, stream, watch_at, right_at, backlog_max, asked, dc_max,
   wc_max, mc_max, yc_max, da_max, wa_max, ma_max, ya_max, asked_ms, head, plain_order)
   local day, week = decode(WINDOWS, head)
   local own_day, own_week, month, year = day, week, month_and_year(day)

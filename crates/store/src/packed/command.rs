@@ -1,7 +1,7 @@
 //! The script's argument for a command.
 
 use quota::{
-    Action, Adjust, AmountMinor, Change, Charge, Code, Command, CreditTerms, Effect, HoldTerms, Limits, NOW_MS_MAX,
+    Action, Adjust, AmountMinor, Change, Charge, Code, Command, CreditTerms, Effect, Grant, HoldTerms, Limits, NOW_MS_MAX,
     OnExpiry, OperationId, OperationKind, OrderState, Origin, Origins, Pace, Reset, Resolution, Settle, Subject,
     ThresholdPolicy, Weight,
 };
@@ -22,6 +22,8 @@ pub struct KeyIndexes {
     pub order: u16,
     pub merchant: u16,
     pub stream: u16,
+    /// 0 for a command that concerns no right.
+    pub right: u16,
     /// 0 without a threshold policy.
     pub threshold_policy: u16,
 }
@@ -50,8 +52,8 @@ pub fn command(out: &mut Vec<u8>, command: &Command, indexes: KeyIndexes, plain_
         (true, Some(_)) => op::PLAIN_CREDIT,
         (false, _) => number(&command.action),
     }]);
-    let KeyIndexes { account, order, merchant, stream, threshold_policy } = indexes;
-    [account, order, merchant, stream, threshold_policy].into_iter().for_each(|index| out.u16(index));
+    let KeyIndexes { account, order, merchant, stream, right, threshold_policy } = indexes;
+    [account, order, merchant, stream, threshold_policy, right].into_iter().for_each(|index| out.u16(index));
     out.u32(command.backlog_max);
     out.optional(command.action.amount().map(AmountMinor::get));
     if plain {
@@ -101,6 +103,10 @@ const fn number(action: &Action) -> u8 {
         Action::SuspendMerchant => op::SUSPEND_MERCHANT,
         Action::ResumeMerchant => op::RESUME_MERCHANT,
         Action::Post(_) => op::POST,
+        Action::Grant(_) => op::GRANT,
+        Action::Report(_) => op::REPORT,
+        Action::ReleaseRight(_) => op::RELEASE_RIGHT,
+        Action::OrphanRight(_) => op::ORPHAN_RIGHT,
     }
 }
 
@@ -145,12 +151,20 @@ const fn is_last_or_reserved(action: &Action) -> bool {
         | Action::ResumeMerchant
         | Action::Initialize
         | Action::Post(_)
+        | Action::Grant(_)
+        | Action::Report(_)
+        | Action::ReleaseRight(_)
+        | Action::OrphanRight(_)
         | Action::Roll => false,
     }
 }
 
 fn refusal(action: &Action) -> u8 {
-    action.charge().and_then(|charge| charge.refusal).map_or(0, Code::number)
+    let refusal = match action {
+        Action::Grant(grant) => grant.refusal,
+        action => action.charge().and_then(|charge| charge.refusal),
+    };
+    refusal.map_or(0, Code::number)
 }
 
 fn replays_max(action: &Action) -> u8 {
@@ -166,6 +180,9 @@ impl Writer<'_> {
     }
 
     fn maxima(&mut self, action: &Action) {
+        if let Action::Grant(grant) = action {
+            return self.windows(&grant.limits);
+        }
         match action.charge() {
             Some(charge) => self.windows(&charge.limits),
             None => self.bytes(&[0; len(MAXIMA)]),
@@ -240,6 +257,15 @@ impl Writer<'_> {
                 self.number(command.windows.until_ms.clamp(0, NOW_MS_MAX).unsigned_abs());
                 self.optional(*expected_version);
             }
+            Action::Grant(Grant { right: _, wanted, trust, limits: _, weight, refusal: _ }) => {
+                self.number(wanted.amount);
+                self.number(wanted.count);
+                self.bytes(&[trust.above_percent, trust.share_percent]);
+                self.number(trust.ttl_ms.into());
+                self.number(command.windows.until_ms.clamp(0, NOW_MS_MAX).unsigned_abs());
+                self.weight(*weight);
+            }
+            Action::Report(report) => self.weight(report.weight),
             Action::VoidAttempt
             | Action::Void
             | Action::Expire
@@ -248,6 +274,8 @@ impl Writer<'_> {
             | Action::SuspendMerchant
             | Action::ResumeMerchant
             | Action::Initialize
+            | Action::ReleaseRight(_)
+            | Action::OrphanRight(_)
             | Action::Roll => {}
         }
     }

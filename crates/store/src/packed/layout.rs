@@ -21,11 +21,13 @@ pub(crate) const PREVIOUS_RECORD_FORMAT: u8 = 7;
 pub(crate) const ORDER_FORMAT: u8 = 6;
 /// The version of merchants.
 pub(crate) const MERCHANT_FORMAT: u8 = 1;
+/// The version of rights.
+pub(crate) const RIGHT_FORMAT: u8 = 1;
 
 /// The first argument of a call.
 pub(crate) const CALL: &str = "<BI2I2I2I2I2d";
 /// The part that all commands have, up to the account's head and the order of a plain charge.
-pub(crate) const COMMAND: &str = "<BI2I2I2I2I2I4ddddddddddc23c65";
+pub(crate) const COMMAND: &str = "<BI2I2I2I2I2I2I4ddddddddddc23c65";
 /// What follows it: the billing cycle, the beginning of the windows, the order's lifetime, flags, refusal, replays, and the
 /// history's length. With the billing cycle, the order of a plain charge is one on a credit line.
 pub(crate) const REST: &str = "<I4dI4BBBI2";
@@ -37,6 +39,8 @@ pub(crate) const CREDIT_TERMS: &str = "<dd";
 pub(crate) const PLAIN_TERMS: &str = "<I4xxxxxxxxxxxxxxxxxd";
 /// The weight of a charge, behind [`CREDIT_TERMS`], and of an order, behind [`ORDER_CYCLE`].
 pub(crate) const WEIGHT: &str = "<I4d";
+/// What a holder asks for, and what bounds it besides the limits, behind [`CREDIT_TERMS`].
+pub(crate) const GRANT_TERMS: &str = "<ddBBddI4d";
 /// The windows in an account's head.
 pub(crate) const WINDOWS: &str = "<I4I4";
 /// Currency, decision and attempt in the order of a plain charge.
@@ -56,6 +60,12 @@ pub(crate) const MERCHANT: &str = "<BBdd";
 pub(crate) const ORDER: &str = "<BI4I4BBBBBBc3dI4c16BBB";
 /// The billing cycle of an order on a credit line, between its attempts and its tail.
 pub(crate) const ORDER_CYCLE: &str = "<I4";
+/// A right: the windows that it was counted in, its weight, what it was granted and has left, its end.
+pub(crate) const RIGHT: &str = "<BI4I4BBBBI4ddddddBc16";
+/// The windows of a right, as an event has them.
+pub(crate) const COUNTED: &str = "<I4I4BBBB";
+/// [`RIGHT`] as a report or its end sees it: the windows, its weight, and what is left.
+pub(crate) const RIGHT_OF_REPORT: &str = "<xI4I4BBBBI4dxxxxxxxxxxxxxxxxdd";
 pub(crate) const TAIL: &str = "<I4Bdd";
 pub(crate) const OPERATION: &str = "<Bc16c16dI4I4BBBBc16";
 /// A full record up to its account.
@@ -122,7 +132,7 @@ mod tests {
             (TAIL, 21),
             (RECORD, 48),
             (MERCHANT, 18),
-            (COMMAND, 183),
+            (COMMAND, 185),
             (USAGE, 96),
             (CREDIT, 20),
             ("<xxc3", 5),
@@ -135,6 +145,7 @@ mod tests {
         assert_eq!(len(HEADED), len(USAGE));
         assert_eq!(len(HEADED_CREDIT), len(USAGE) + len(CREDIT));
         assert_eq!(len(PLAIN_TERMS), len(REST) + 8);
+        assert_eq!(len(RIGHT_OF_REPORT), place(RIGHT, 13) - 1);
         assert_eq!(len(NAMES), len(ORDER) + 16);
         assert!(COMMAND.ends_with(&format!("c23c{}", len(NAMES))));
     }

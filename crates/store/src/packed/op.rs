@@ -37,6 +37,11 @@ operations! {
     /// As `PLAIN`, with a credit line.
     PLAIN_CREDIT = 20;
     POST = 21;
+    /// Of rights: these are the highest.
+    GRANT = 22;
+    REPORT = 23;
+    RELEASE_RIGHT = 24;
+    ORPHAN_RIGHT = 25;
 }
 
 /// The bit of a window in a reset.

@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::Ordering;
 
-use quota::{Action, AmountMinor, Code, Command, Currency, PostingKind, Record, Reply, ThresholdPolicy, shard_of};
+use quota::{Action, AmountMinor, Code, Command, Currency, PostingKind, Record, Reply, RightId, ThresholdPolicy, shard_of};
 use redis::{Cmd, RedisError, Value};
 use sluice_kit::clock;
 
@@ -63,7 +63,9 @@ pub(super) fn call(hash: &str, shards: u16, time: &StoreTime, batch: &[CommandWi
     let plain_ttl_secs = batch.first().map_or(0, |(command, _)| command.order_ttl_secs);
     part.clear();
     part.push(mode.number());
-    [keys.orders.len(), keys.accounts.len(), keys.merchants.len(), keys.streams.len(), keys.threshold_policies.len()]
+    // For the script a right is one more value, as a merchant is.
+    let others = keys.merchants.len() + keys.rights.len();
+    [keys.orders.len(), keys.accounts.len(), others, keys.streams.len(), keys.threshold_policies.len()]
         .into_iter()
         .for_each(|count| part.extend_from_slice(&index(count).to_le_bytes()));
     part.extend_from_slice(&time_of(time, batch).to_le_bytes());
@@ -102,6 +104,7 @@ struct Keys<'a> {
     orders: Distinct<(u16, &'a Command)>,
     accounts: Distinct<(u16, &'a Command)>,
     merchants: Distinct<(u16, &'a Command)>,
+    rights: Distinct<(u16, &'a Command, RightId)>,
     streams: Distinct<u16>,
     /// The threshold policies, behind the commands.
     threshold_policies: Distinct<&'a ThresholdPolicy>,
@@ -121,6 +124,7 @@ impl<'a> Keys<'a> {
             orders: Vec::with_capacity(batch.len()),
             accounts: Vec::with_capacity(batch.len()),
             merchants: Vec::with_capacity(batch.len()),
+            rights: Vec::new(),
             streams: Vec::with_capacity(batch.len().min(usize::from(shards))),
             threshold_policies: Vec::new(),
             indexes: Vec::with_capacity(batch.len()),
@@ -140,6 +144,10 @@ impl<'a> Keys<'a> {
                 order: find(&mut known.orders, order, &mut keys.orders, (shard, *command)),
                 merchant: find(&mut known.merchants, merchant, &mut keys.merchants, (shard, *command)),
                 stream: find(&mut known.streams, shard, &mut keys.streams, shard),
+                right: command.action.right().map_or(0, |right| {
+                    let key = (merchant, command.currency, right);
+                    find(&mut known.rights, key, &mut keys.rights, (shard, *command, right))
+                }),
                 threshold_policy: command.threshold_policy.as_deref().map_or(0, |policy| {
                     let key = std::ptr::from_ref(policy);
                     find(&mut known.threshold_policies, key, &mut keys.threshold_policies, policy)
@@ -152,17 +160,26 @@ impl<'a> Keys<'a> {
 
     fn count(&self) -> usize {
         let streams = self.streams.len();
-        let values = self.orders.len() + self.accounts.len() + self.merchants.len();
-        values + streams + if self.expiries { streams } else { 0 }
+        let values = self.orders.len() + self.accounts.len() + self.merchants.len() + self.rights.len();
+        let of_rights = if self.rights.is_empty() { 0 } else { streams };
+        values + streams + of_rights + if self.has_expiries() { streams } else { 0 }
     }
 
-    /// A command's indexes among all keys: orders come first, then accounts, then merchants.
+    /// Those of rights come behind those of holds.
+    const fn has_expiries(&self) -> bool {
+        self.expiries || !self.rights.is_empty()
+    }
+
+    /// A command's indexes among all keys: orders come first, then accounts, merchants and rights.
     fn indexes_of(&self, own: &KeyIndexes) -> KeyIndexes {
         let accounts_from = index(self.orders.len());
         let merchants_from = accounts_from.saturating_add(index(self.accounts.len()));
+        let rights_from = merchants_from.saturating_add(index(self.merchants.len()));
+        let among = |own: u16, from: u16| if own == 0 { 0 } else { own.saturating_add(from) };
         KeyIndexes {
-            account: if own.account == 0 { 0 } else { own.account.saturating_add(accounts_from) },
+            account: among(own.account, accounts_from),
             merchant: own.merchant.saturating_add(merchants_from),
+            right: among(own.right, rights_from),
             ..*own
         }
     }
@@ -180,12 +197,21 @@ impl<'a> Keys<'a> {
             keys::write_merchant(part, *shard, &command.merchant);
             call.arg(part.as_slice());
         }
+        for (shard, command, right) in &self.rights {
+            keys::write_right(part, *shard, &command.merchant, command.currency, *right);
+            call.arg(part.as_slice());
+        }
         for shard in &self.streams {
             call.arg(keys::stream(*shard));
         }
-        if self.expiries {
+        if self.has_expiries() {
             for shard in &self.streams {
                 call.arg(keys::expiry(*shard));
+            }
+        }
+        if !self.rights.is_empty() {
+            for shard in &self.streams {
+                call.arg(keys::rights(*shard));
             }
         }
     }
@@ -196,6 +222,7 @@ struct Known<'a> {
     orders: Indexes<(&'a str, Option<PostingKind>, &'a str)>,
     accounts: Indexes<(&'a str, Currency)>,
     merchants: Indexes<&'a str>,
+    rights: Indexes<(&'a str, Currency, RightId)>,
     streams: Indexes<u16>,
     /// Payments under one policy share its threshold policy.
     threshold_policies: Indexes<*const ThresholdPolicy>,
@@ -245,6 +272,7 @@ impl Known<'_> {
             orders: sized(commands),
             accounts: sized(commands),
             merchants: sized(commands),
+            rights: Indexes::default(),
             streams: sized(commands),
             threshold_policies: Indexes::default(),
         }

@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use quota::{
-    Account, Action, AttemptId, Calendar, Charge, Code, Command, CreditTerms, Currency, Effect, HoldTerms, LAG_MS_MAX,
-    Ledger, Limits, Mark, MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState, Period,
-    Posting, PostingKind, REPLAYS_MAX, Refund, Resolution, Settle, Subject, ThresholdPolicy, Thresholds, Weekday,
-    Weight, WindowLimits,
+    Account, Action, AttemptId, Calendar, Charge, Code, Command, CreditTerms, Currency, Effect, Grant, HoldTerms,
+    LAG_MS_MAX, Ledger, Limits, Mark, MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState,
+    Period, Posting, PostingKind, REPLAYS_MAX, Refund, Report, Resolution, Right, RightId, Settle, Share, Subject,
+    ThresholdPolicy, Thresholds, Trust, Weekday, Weight, WindowLimits,
 };
 use sluice_policy::ZoneSource;
 use sluice_policy_source::zones::Zones;
@@ -86,6 +86,8 @@ struct Target<'a> {
     is_merchant_suspended: bool,
     has_credit: bool,
     traffic: Traffic,
+    /// The rights of the account, in the order of their ids.
+    rights: Vec<(RightId, Right)>,
 }
 
 impl Target<'_> {
@@ -185,7 +187,13 @@ impl Generator {
         let known = stored.filter(|order| i64::from(order.expires_at_secs) > now_ms / 1000);
         let is_merchant_suspended = ledger.merchant(&merchant).is_some_and(|merchant| merchant.suspended_at_ms > 0);
         let has_credit = CREDIT_MERCHANTS.contains(&merchant.as_str());
-        let target = Target { name, order: known, account, is_merchant_suspended, has_credit, traffic };
+        let of_account = |(of, in_currency, ..): &(&MerchantId, Currency, RightId, &Right)| {
+            **of == merchant && *in_currency == currency
+        };
+        let mut rights: Vec<_> =
+            ledger.rights().filter(of_account).map(|(_, _, right, state)| (right, *state)).collect();
+        rights.sort_by_key(|(right, _)| right.0);
+        let target = Target { name, order: known, account, is_merchant_suspended, has_credit, traffic, rights };
         let is_of_another_currency = known.is_some_and(|order| order.currency != currency);
         let action = match traffic {
             Traffic::Ordinary if self.relist() => Action::Roll,
@@ -238,6 +246,10 @@ impl Generator {
     /// command just fits into, or just does not.
     fn credit(&mut self, target: &Target, action: &Action, windows: &quota::WindowIds) -> Option<CreditTerms> {
         if !target.has_credit || action.is_of_merchant() || self.random.one_in(20) {
+            return None;
+        }
+        // Of holders of rights some have theirs already.
+        if self.is_of_rights() && target.account.credit.is_none() && self.random.percent(90) {
             return None;
         }
         let exposure = target.account.credit.map_or(0, |credit| credit.exposure);
@@ -381,6 +393,9 @@ impl Generator {
             Traffic::Parts => return self.part(target),
             Traffic::Ordinary | Traffic::Resets | Traffic::Plain => {}
         }
+        if self.is_of_rights() && self.random.one_in(2) {
+            return self.right(target);
+        }
         if target.has_credit && self.random.one_in(10) {
             return Action::Post(self.posting(target));
         }
@@ -398,6 +413,66 @@ impl Generator {
         };
         let letter = if self.random.one_in(8) { self.random.pick(&of_any) } else { self.random.pick(of_state) };
         self.operation(letter, target)
+    }
+
+    /// Whether holders have rights. In some sequences, so that the seeds that show the rarest mutants still show them.
+    const fn is_of_rights(&self) -> bool {
+        self.seed % 16 == 3
+    }
+
+    /// Mostly about a right that is there.
+    fn right(&mut self, target: &Target) -> Action {
+        let numbered = |number: u128| RightId(((u128::from(self.seed) << 64) | number).to_be_bytes());
+        let fresh = numbered(self.number);
+        // Sometimes one that has ended.
+        let earlier = numbered(self.number.saturating_sub(1 + u128::from(self.random.below(40))));
+        let known = if target.rights.is_empty() { None } else { Some(self.random.pick(&target.rights)) };
+        let known = known.filter(|_| self.random.percent(90));
+        let right = known.map_or(earlier, |(right, _)| right);
+        match self.random.below(16) {
+            0 => self.grant(target, right),
+            1..=4 => self.grant(target, fresh),
+            5..=12 => self.report(target, right, known.map_or(0, |(_, right)| right.left.amount)),
+            13 | 14 => Action::ReleaseRight(right),
+            _ => Action::OrphanRight(right),
+        }
+    }
+
+    fn grant(&mut self, target: &Target, right: RightId) -> Action {
+        let random = &mut self.random;
+        let trust = Trust {
+            above_percent: random.pick(&[0, 1, 20, 33, 100]),
+            share_percent: random.pick(&[1, 5, 33, 100]),
+            ttl_ms: random.pick(&[0, 1_000, 60_000, 200_000_000]),
+        };
+        let wanted = Share {
+            amount: random.pick(&[0, 1, 1_000, self.scale, figures::MAX]).min(figures::MAX),
+            count: random.pick(&[0, 1, 2, 3, 1_000, figures::MAX]),
+        };
+        let limits = if random.one_in(2) { Limits::UNLIMITED } else { figures::limits(random, self.scale) };
+        let refusal = random.one_in(16).then_some(Code::ChannelNotAllowed);
+        let edge = target.account.of(Period::Day);
+        // Sometimes a limit that leaves next to nothing above the threshold.
+        let limits = if random.one_in(4) {
+            let of = |used: u64, more: u64| amount(used.saturating_add(more).min(figures::MAX));
+            let (more, count) = (random.below(40), random.below(40));
+            let window = WindowLimits { amount: of(edge.amount, more), count: of(edge.count, count), ..limits.of(Period::Day) };
+            limits.with(Period::Day, window)
+        } else {
+            limits
+        };
+        Action::Grant(Grant { right, wanted, trust, limits, weight: self.any_weight(), refusal })
+    }
+
+    fn report(&mut self, target: &Target, right: RightId, left: u64) -> Action {
+        let random = &mut self.random;
+        let same = target.order.filter(|order| order.state.is_charged() && random.percent(70));
+        let minor = match same {
+            Some(order) => order.amount,
+            None if random.one_in(4) => amount(random.near(left).min(figures::MAX)),
+            None => amount(random.below(left.min(1_000) / 4 + 2)),
+        };
+        Action::Report(Report { right, amount: minor, weight: self.any_weight() })
     }
 
     fn operation(&mut self, letter: u8, target: &Target) -> Action {
@@ -526,9 +601,10 @@ impl Generator {
     }
 
     fn weight(&mut self) -> Weight {
-        if !self.is_weighed() {
-            return Weight::AMOUNT;
-        }
+        if self.is_weighed() { self.any_weight() } else { Weight::AMOUNT }
+    }
+
+    fn any_weight(&mut self) -> Weight {
         let random = &mut self.random;
         match random.below(4) {
             0 => Weight::AMOUNT,
@@ -635,6 +711,9 @@ const fn is_of_account(action: &Action) -> bool {
             | Action::SuspendMerchant
             | Action::ResumeMerchant
             | Action::Initialize
+            | Action::Grant(_)
+            | Action::ReleaseRight(_)
+            | Action::OrphanRight(_)
             | Action::Roll
     )
 }

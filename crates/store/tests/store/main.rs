@@ -207,6 +207,7 @@ const ANSWERS: &[(Code, bool)] = &[
     (Code::VersionConflict, false),
     (Code::BatchRefused, false),
     (Code::ReplayRefused, false),
+    (Code::RightRefused, false),
     (Code::BacklogFull, false),
 ];
 

@@ -161,6 +161,9 @@ const fn op(action: &Action) -> u8 {
         Action::ResumeMerchant => 18,
         Action::ExtendHold { .. } => 19,
         Action::Post(_) => panic!("it had no credit lines"),
+        Action::Grant(_) | Action::Report(_) | Action::ReleaseRight(_) | Action::OrphanRight(_) => {
+            panic!("it had no rights")
+        }
     }
 }
 
@@ -303,6 +306,10 @@ impl Packed {
             | Action::SuspendMerchant
             | Action::ResumeMerchant
             | Action::Post(_)
+            | Action::Grant(_)
+            | Action::Report(_)
+            | Action::ReleaseRight(_)
+            | Action::OrphanRight(_)
             | Action::Initialize
             | Action::Roll => {}
         }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Action, Code, Command, Crossing, Effect, MerchantId, NOW_MS_MAX, OrderNo, OrderState, Record, Reply};
+use quota::{Action, Code, Command, Crossing, Effect, MerchantId, NOW_MS_MAX, OrderNo, OrderState, Origins, Record, Reply};
 use redis::aio::MultiplexedConnection;
-use sluice_store::{AuditContext, MemoryStore, RedisStore, Store, StoreError, StoreTime, keys, packed};
+use sluice_store::{AuditContext, MemoryStore, OutstandingRight, RedisStore, Store, StoreError, StoreTime, keys, packed};
 
 use crate::books::Books;
 use crate::generate::Generator;
@@ -237,6 +237,7 @@ impl Sequence {
             self.compare_order(merchant, order_no).await?;
         }
         self.compare_expiry().await?;
+        self.compare_rights().await?;
         self.sweep().await
     }
 
@@ -273,7 +274,7 @@ impl Sequence {
             for (merchant, order_no, currency) in ledger.due_holds(u32::MAX) {
                 let order = ledger.order(merchant, order_no).unwrap();
                 let member = (shard_of(merchant), format!("{merchant}:{currency}:{order_no}"));
-                expected.insert(member, order.hold.until_secs);
+                expected.insert(member, u64::from(order.hold.until_secs));
             }
         }
         let mut got = self.expiry().await;
@@ -282,21 +283,47 @@ impl Sequence {
         agree(&got, &expected, "open holds")
     }
 
-    async fn expiry(&self) -> BTreeMap<(u16, String), u32> {
-        let mut connection = self.connection.clone();
+    /// The store has just the rights that have not ended, and lists each by its end.
+    async fn compare_rights(&self) -> Result<(), String> {
+        let (mut got, mut listed) = (Vec::new(), BTreeMap::new());
+        for shard in 0..SHARDS {
+            got.extend(self.store.rights(shard, 0..100_000).await.map_err(|error| error.to_string())?.rights);
+            listed.extend(self.listed(shard, keys::rights(shard)).await);
+        }
+        let ledger = self.reference.ledger();
+        let expected = ledger.rights().map(|(merchant, currency, id, right)| OutstandingRight {
+            merchant: merchant.clone(),
+            currency,
+            id,
+            right: *right,
+        });
+        let mut expected: Vec<_> = expected.collect();
+        let order = |own: &OutstandingRight| (own.merchant.to_string(), own.currency.code(), own.id.0);
+        got.sort_by_key(order);
+        expected.sort_by_key(order);
+        agree(&got, &expected, "rights")?;
+        let ends = expected.iter().map(|own| {
+            let OutstandingRight { merchant, currency, id, right } = own;
+            let member = format!(":{merchant}:{currency}:{:032x}", u128::from_be_bytes(id.0));
+            ((shard_of(merchant), member), right.until_ms)
+        });
+        agree(&listed, &ends.collect(), "ends of rights")
+    }
+
+    async fn expiry(&self) -> BTreeMap<(u16, String), u64> {
         let mut all = BTreeMap::new();
         for shard in 0..SHARDS {
-            let members: Vec<(String, u32)> = redis::cmd("ZRANGE")
-                .arg(keys::expiry(shard))
-                .arg(0)
-                .arg(-1)
-                .arg("WITHSCORES")
-                .query_async(&mut connection)
-                .await
-                .unwrap();
-            all.extend(members.into_iter().map(|(member, until)| ((shard, member), until)));
+            all.extend(self.listed(shard, keys::expiry(shard)).await);
         }
         all
+    }
+
+    /// What a sorted set has.
+    async fn listed(&self, shard: u16, key: String) -> BTreeMap<(u16, String), u64> {
+        let mut connection = self.connection.clone();
+        let list = redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES").to_owned();
+        let members: Vec<(String, u64)> = list.query_async(&mut connection).await.unwrap();
+        members.into_iter().map(|(member, until)| ((shard, member), until)).collect()
     }
 
     /// All holds are ended by their time: then none is open and none is listed.
@@ -403,6 +430,7 @@ struct Entry {
     record: Record,
     closed: packed::Closed,
     crossing: Option<Crossing>,
+    counted_in: Option<Origins>,
 }
 
 impl Entry {
@@ -415,6 +443,7 @@ impl Entry {
             record: event.record,
             closed: packed::Closed { windows: event.closed.clone(), cycle: event.closed_cycle },
             crossing: event.crossing.clone(),
+            counted_in: event.counted_in,
         }
     }
 
@@ -423,6 +452,7 @@ impl Entry {
         let closed = entry.get::<Vec<u8>>("w").map(|bytes| packed::closed(&bytes)).transpose();
         let crossing = entry.get::<Vec<u8>>("a").filter(|bytes| !bytes.is_empty());
         let record = entry.get::<Vec<u8>>("d").unwrap();
+        let counted_in = entry.get::<Vec<u8>>("o").map(|bytes| packed::counted_in(&bytes)).transpose();
         let crossing = crossing.map(|bytes| packed::crossing(&bytes)).transpose();
         Ok(Self {
             id: entry.id.clone(),
@@ -431,6 +461,7 @@ impl Entry {
             record: packed::record(&record, context.amount_minor).map_err(|error| error.to_string())?,
             closed: closed.map_err(|error| error.to_string())?.unwrap_or_default(),
             crossing: crossing.map_err(|error| error.to_string())?,
+            counted_in: counted_in.map_err(|error| error.to_string())?,
         })
     }
 }

@@ -157,7 +157,8 @@ const fn of_quota(code: Quota) -> Code {
         | Quota::RefundExceedsOrder
         | Quota::CaptureExceedsHold
         | Quota::OrderClosed
-        | Quota::OrderFull => Code::FailedPrecondition,
+        | Quota::OrderFull
+        | Quota::RightRefused => Code::FailedPrecondition,
         Quota::DailyCount
         | Quota::WeeklyCount
         | Quota::MonthlyCount
