@@ -45,6 +45,7 @@ impl Config {
         let (plugin, servers) = parse(text)?;
         attempt_prefix()?;
         let outlet = thread::outlet()?;
+        let plugin = Plugin { holder: Some(outlet.holder()), ..plugin };
         let metrics = Arc::new(Metrics::define(handle, plugin.enforcing()));
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let (rules, enforcing, batch_max) = (plugin.rules.rules().len(), plugin.enforcing(), plugin.batch_max);

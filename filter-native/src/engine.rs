@@ -11,6 +11,7 @@ use filter::exchange::{Carrier, Exchange, LATE};
 use filter::follow_up::{FollowUp, FollowUps};
 use filter::machine::NotSentReason;
 use filter::stats::Stat;
+use filter::trust::Holder;
 use filter::wire::{self, Outcome};
 use quota::Code;
 
@@ -127,6 +128,10 @@ struct Shared {
     resuming: Vec<Arc<Link>>,
     /// Of the newest configuration that Envoy has.
     metrics: Option<Arc<Metrics>>,
+    /// The rights of the process.
+    holder: Option<Arc<Holder>>,
+    /// When rights are looked at next.
+    rights_ms: u64,
     now_ms: u64,
 }
 
@@ -148,6 +153,7 @@ impl Shared {
 
     fn retry(&mut self, follow_up: FollowUp) {
         if let Err(lost) = self.follow_ups.retry(follow_up) {
+            lost.lose();
             self.lost(&lost, "not delivered");
         }
     }
@@ -206,6 +212,10 @@ impl Carrier<Arc<Link>> for Salvage {
     }
 
     fn rejected(&mut self, _: &FollowUp, _: Option<Code>) {}
+
+    fn holder(&self) -> Option<&Holder> {
+        None
+    }
 
     fn count(&mut self, _: Stat) {}
 }
@@ -282,12 +292,22 @@ impl<C: Calls> Carrier<Arc<Link>> for Host<'_, C> {
         self.shared.lost(follow_up, code.map_or("the server cannot read it", Code::as_str));
     }
 
+    fn holder(&self) -> Option<&Holder> {
+        self.shared.holder.as_deref()
+    }
+
     fn count(&mut self, stat: Stat) {
         self.shared.count(stat);
     }
 }
 
 impl Engine {
+    /// With the rights that streams take payments from.
+    #[must_use]
+    pub fn new(holder: Arc<Holder>) -> Self {
+        Self { shared: Shared { holder: Some(holder), ..Shared::default() }, ..Self::default() }
+    }
+
     /// Processes one message. [`Engine::turn`] sends what came of it.
     pub fn receive(&mut self, message: Message, now_ms: u64, calls: &mut impl Calls) {
         self.shared.now_ms = now_ms.max(self.shared.now_ms);
@@ -308,7 +328,9 @@ impl Engine {
             Message::FollowUps { config, follow_ups } => {
                 self.shared.in_hand.clone_from(&follow_ups);
                 for follow_up in follow_ups {
-                    self.shared.count(follow_up.kind.sent());
+                    if let Some(stat) = follow_up.kind.sent() {
+                        self.shared.count(stat);
+                    }
                     self.submit(config, FollowUp { tries: 1, ..follow_up }, calls);
                 }
                 self.shared.in_hand.clear();
@@ -405,12 +427,13 @@ impl Engine {
             }
             self.shared.in_hand.clear();
         }
+        self.return_rights(calls);
         let Self { configurations, shared } = self;
         shared.resuming = shared.delays.due(now_ms).into_iter().rev().map(|(_, link)| link).collect();
         shared.resume();
         for (config, own) in configurations {
             let mut host = Host { calls, shared, config: *config, batch: None };
-            if own.exchange.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+            if own.exchange.next_due_ms(now_ms).is_some_and(|due_ms| due_ms <= now_ms) {
                 own.exchange.expire(&mut host);
             }
             own.exchange.send(&mut host);
@@ -419,13 +442,23 @@ impl Engine {
         self.shared.show_calls();
     }
 
+    /// Sends what is due about rights, with the follow-ups of the newest configuration.
+    fn return_rights(&mut self, calls: &mut impl Calls) {
+        let Some(holder) = self.shared.holder.clone().filter(|_| self.shared.rights_ms <= self.shared.now_ms) else { return };
+        self.shared.rights_ms = self.shared.now_ms.saturating_add(u64::from(TICK_MS));
+        for follow_up in holder.due() {
+            self.submit(newest(&self.configurations).unwrap_or_default(), FollowUp { tries: 1, ..follow_up }, calls);
+        }
+    }
+
     /// When [`Engine::turn`] has something to do if nothing comes before.
     #[must_use]
     pub fn next_due_ms(&self) -> Option<u64> {
-        let Shared { follow_ups, tick_ms, delays, .. } = &self.shared;
+        let Shared { follow_ups, tick_ms, delays, holder, rights_ms, now_ms, .. } = &self.shared;
         let tick_ms = (!follow_ups.is_empty()).then_some(*tick_ms);
-        let exchanges = self.configurations.values().filter_map(|own| own.exchange.next_due_ms());
-        exchanges.chain(tick_ms).chain(delays.next()).min()
+        let rights_ms = holder.as_ref().is_some_and(|holder| !holder.is_empty()).then_some(*rights_ms);
+        let exchanges = self.configurations.values().filter_map(|own| own.exchange.next_due_ms(*now_ms));
+        exchanges.chain(tick_ms).chain(rights_ms).chain(delays.next()).min()
     }
 
     /// After a panic: every check that waits gets no answer, and what else waits is kept. Calls under way are forgotten, and their
@@ -456,12 +489,18 @@ impl Engine {
     /// go on, so that a late answer meets no other call.
     #[must_use]
     pub fn emptied(&self) -> Self {
-        let Shared { last_token, metrics, now_ms, .. } = &self.shared;
+        let Shared { last_token, metrics, holder, now_ms, .. } = &self.shared;
         let emptied =
             |own: &Configuration| Configuration { exchange: own.exchange.renewed(), metrics: own.metrics.clone() };
         Self {
             configurations: self.configurations.iter().map(|(config, own)| (*config, emptied(own))).collect(),
-            shared: Shared { last_token: *last_token, metrics: metrics.clone(), now_ms: *now_ms, ..Shared::default() },
+            shared: Shared {
+                last_token: *last_token,
+                metrics: metrics.clone(),
+                holder: holder.clone(),
+                now_ms: *now_ms,
+                ..Shared::default()
+            },
         }
     }
 }

@@ -12,6 +12,8 @@ use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep;
 
+use filter::trust::Holder;
+
 use crate::abi::{self, Level};
 use crate::client::Clients;
 use crate::engine::{Calls, Engine, Message};
@@ -30,6 +32,8 @@ pub const STUCK_MS: u64 = 2_000;
 pub trait Outlet: Send + Sync {
     /// Milliseconds of a clock that never goes back.
     fn now_ms(&self) -> u64;
+    /// The rights of the process.
+    fn holder(&self) -> Arc<Holder>;
     /// Passes a message to the thread.
     ///
     /// # Errors
@@ -40,6 +44,7 @@ pub trait Outlet: Send + Sync {
 #[derive(Debug)]
 struct Thread {
     clock: Clock,
+    holder: Arc<Holder>,
     sender: UnboundedSender<Message>,
     backlog: Arc<Backlog>,
 }
@@ -95,6 +100,10 @@ impl Outlet for Thread {
         self.clock.now_ms()
     }
 
+    fn holder(&self) -> Arc<Holder> {
+        Arc::clone(&self.holder)
+    }
+
     fn send(&self, message: Message) -> Result<(), Message> {
         if !self.backlog.admit(&message, self.now_ms()) {
             return Err(message);
@@ -130,9 +139,10 @@ fn start() -> std::io::Result<Arc<dyn Outlet>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let clients = Clients::new(sender.clone());
     let inbox = Inbox { clock, receiver, backlog: Arc::default() };
-    let backlog = Arc::clone(&inbox.backlog);
-    std::thread::Builder::new().name(NAME.to_owned()).spawn(move || run(&runtime, inbox, clients))?;
-    Ok(Arc::new(Thread { clock, sender, backlog }))
+    let (backlog, holder) = (Arc::clone(&inbox.backlog), Arc::new(Holder::new(move || clock.now_ms())));
+    let engine = Engine::new(Arc::clone(&holder));
+    std::thread::Builder::new().name(NAME.to_owned()).spawn(move || run(&runtime, inbox, engine, clients))?;
+    Ok(Arc::new(Thread { clock, holder, sender, backlog }))
 }
 
 /// The thread's end of the way.
@@ -152,9 +162,8 @@ impl Inbox {
     }
 }
 
-fn run(runtime: &Runtime, mut inbox: Inbox, mut clients: Clients) {
+fn run(runtime: &Runtime, mut inbox: Inbox, mut engine: Engine, mut clients: Clients) {
     abi::run_in_batches();
-    let mut engine = Engine::default();
     loop {
         let served = catch_unwind(AssertUnwindSafe(|| {
             runtime.block_on(serve(&mut inbox, &mut engine, &mut clients));

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use crate::follow_up::{FollowUp, TIMEOUT_MS};
+use crate::follow_up::{FollowUp, Kind, TIMEOUT_MS};
 
 /// Most checks and follow-ups in one call. The proxy processes their answers nested, on its stack: some 300 refusals in one
 /// callback were seen to overflow it.
@@ -35,6 +35,10 @@ pub const CROWDED_MS: u64 = 100;
 pub const SLACK_MS: u64 = 5;
 /// Fewest checks of a second call, where `batch_max` has room for them: one of four was seen to cost more than it gains.
 const OVERLAP_MIN: usize = 8;
+/// Most reports in a call that has no check.
+pub const REPORTS_MAX: usize = proto::batch::ENTRIES_MAX;
+/// With so many calls in flight that have no check, the next reports wait.
+const REPORT_CALLS_MAX: usize = 4;
 /// One of so many slots of a call is reserved for waiting follow-ups, so that payments cannot starve them.
 const FOLLOW_UPS_SHARE: usize = 8;
 
@@ -223,6 +227,8 @@ pub struct BatchQueue<S = u32> {
     batch_max: usize,
     checks: VecDeque<Arc<PendingCheck<S>>>,
     follow_ups: VecDeque<FollowUp>,
+    /// When they are sent although no check goes.
+    follow_ups_due_ms: u64,
     /// By token, the oldest first: no allocation for each call. Answers come in nearly the same order, and with batches there are few
     /// calls, so that the list is searched quickly.
     calls: VecDeque<(u32, Call<S>)>,
@@ -239,7 +245,8 @@ impl<S> BatchQueue<S> {
     #[must_use]
     pub fn new(batch_max: usize) -> Self {
         let batch_max = batch_max.clamp(1, BATCH_MAX);
-        Self { batch_max, checks: VecDeque::new(), follow_ups: VecDeque::new(), calls: VecDeque::new() }
+        let (checks, follow_ups, calls) = Default::default();
+        Self { batch_max, checks, follow_ups, follow_ups_due_ms: u64::MAX, calls }
     }
 
     /// Queues a check; [`BatchQueue::next`] decides whether it is sent at once. `false` if too many wait.
@@ -255,14 +262,16 @@ impl<S> BatchQueue<S> {
         fits
     }
 
-    /// Queues a follow-up.
+    /// Queues a follow-up. A report may wait for others.
     ///
     /// # Errors
     /// Returns it if too many wait.
-    pub fn push_follow_up(&mut self, follow_up: FollowUp) -> Result<(), FollowUp> {
+    pub fn push_follow_up(&mut self, follow_up: FollowUp, now_ms: u64) -> Result<(), FollowUp> {
         if self.follow_ups.len() >= QUEUE_MAX {
             return Err(follow_up);
         }
+        let due_ms = now_ms.saturating_add(u64::from(follow_up.linger_ms));
+        self.follow_ups_due_ms = self.follow_ups_due_ms.min(due_ms);
         self.follow_ups.push_back(follow_up);
         Ok(())
     }
@@ -277,12 +286,38 @@ impl<S> BatchQueue<S> {
             let kept = self.batch_max.div_euclid(FOLLOW_UPS_SHARE).max(1).min(self.follow_ups.len());
             self.take_checks(&mut next, now_ms, self.batch_max.saturating_sub(kept).max(1));
         }
-        // A payment never waits for follow-ups alone; they wait for each other and for payments.
-        if !next.batch.checks.is_empty() || self.free_ms(|_| true, |_| true) <= now_ms {
-            let slots = self.batch_max.saturating_sub(next.batch.checks.len());
-            next.batch.follow_ups.extend(self.follow_ups.drain(..slots.min(self.follow_ups.len())));
+        let slots = if next.batch.checks.is_empty() {
+            self.slots_alone(now_ms)
+        } else {
+            self.batch_max.saturating_sub(next.batch.checks.len())
+        };
+        next.batch.follow_ups.extend(self.follow_ups.drain(..slots.min(self.follow_ups.len())));
+        if self.follow_ups.is_empty() {
+            self.follow_ups_due_ms = u64::MAX;
         }
         next
+    }
+
+    /// How many follow-ups may go without a check. A payment never waits for them; they wait for each other and for payments, reports
+    /// only for each other, and more of them go in a call: no stream waits for their answers.
+    fn slots_alone(&self, now_ms: u64) -> usize {
+        let is_report = |follow_up: &&FollowUp| follow_up.kind == Kind::Report;
+        let reports = self.follow_ups.iter().take(REPORTS_MAX).take_while(is_report).count();
+        let is_due = self.follow_ups_due_ms <= now_ms || reports == REPORTS_MAX;
+        let others = self.calls().filter(|call| !call.has_checks()).count();
+        if is_due && reports > 0 && self.batch_max > 1 && others < REPORT_CALLS_MAX {
+            reports
+        } else if is_due && self.free_ms(|_| true, |_| true) <= now_ms {
+            self.batch_max
+        } else {
+            0
+        }
+    }
+
+    /// When waiting follow-ups are sent if no call goes or returns before; `None` if none waits for a time to come.
+    #[must_use]
+    pub fn next_report_ms(&self, now_ms: u64) -> Option<u64> {
+        Some(self.follow_ups_due_ms).filter(|due_ms| *due_ms > now_ms && *due_ms < u64::MAX)
     }
 
     fn calls(&self) -> impl Iterator<Item = &Call<S>> + Clone {

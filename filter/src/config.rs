@@ -6,6 +6,8 @@ use prost::Message;
 use quota::Mode;
 use sluice_rules::{Document, RuleSet, Unmatched};
 
+use crate::trust::Holder;
+
 /// Largest plugin configuration that is read, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 4 << 20;
 
@@ -18,6 +20,8 @@ pub struct Plugin {
     pub batch_max: usize,
     pub unmatched: Unmatched,
     pub rules: RuleSet,
+    /// The rights that payments may be admitted from; `None` where the host has none.
+    pub holder: Option<Arc<Holder>>,
 }
 
 // The document and the contract have the same limit.
@@ -45,7 +49,7 @@ impl Plugin {
     /// What a document says, for a host that names its servers itself.
     #[must_use]
     pub fn new(cluster: Arc<str>, document: Document) -> Self {
-        Self { cluster, batch_max: document.batch_max, unmatched: document.unmatched, rules: document.rules }
+        Self { cluster, batch_max: document.batch_max, unmatched: document.unmatched, rules: document.rules, holder: None }
     }
 
     /// How many rules enforce unless their route sets another mode.

@@ -8,6 +8,7 @@ use quota::Code;
 use crate::batch::{Batch, BatchQueue, PendingCheck};
 use crate::follow_up::{Acknowledgement, FollowUp, acknowledgement};
 use crate::stats::Stat;
+use crate::trust::Holder;
 use crate::wire::{self, Outcome};
 
 /// Longest answer of the server to one check that is read, in bytes.
@@ -27,6 +28,8 @@ pub trait Carrier<S> {
     fn answer(&mut self, check: &Arc<PendingCheck<S>>, outcome: Outcome<'_>);
     /// These get no answer any more: the rule's `on_error` is applied to those that still wait.
     fn give_up(&mut self, checks: Vec<Arc<PendingCheck<S>>>);
+    /// The rights that payments are admitted from.
+    fn holder(&self) -> Option<&Holder>;
     /// It has to be sent again later.
     fn retry(&mut self, follow_up: FollowUp);
     /// The server will not accept it; the code is the reason, if there is one.
@@ -67,7 +70,8 @@ impl<S> Exchange<S> {
     /// Queues a follow-up for the next call, or sends it alone if another cluster decided its attempt.
     pub fn push_follow_up(&mut self, host: &mut impl Carrier<S>, follow_up: FollowUp) {
         if follow_up.cluster == self.cluster {
-            self.queue.push_follow_up(follow_up).unwrap_or_else(|follow_up| host.retry(follow_up));
+            let now_ms = host.now_ms();
+            self.queue.push_follow_up(follow_up, now_ms).unwrap_or_else(|follow_up| host.retry(follow_up));
         } else {
             self.send_follow_up_alone(host, follow_up);
         }
@@ -156,10 +160,14 @@ impl<S> Exchange<S> {
                 self.send_follow_up_alone(host, follow_up);
                 continue;
             }
-            match acknowledgement(follow_up.kind, &wire::reply(outcome.grpc_status, outcome.response)) {
-                Acknowledgement::Done => {}
+            let reply = wire::reply(outcome.grpc_status, outcome.response);
+            match acknowledgement(follow_up.kind, &reply) {
+                Acknowledgement::Done => follow_up.answered(host.holder(), &reply),
                 Acknowledgement::Retry => host.retry(follow_up),
-                Acknowledgement::Rejected(code) => host.rejected(&follow_up, code),
+                Acknowledgement::Rejected(code) => {
+                    follow_up.answered(host.holder(), &reply);
+                    host.rejected(&follow_up, code);
+                }
             }
         }
     }
@@ -189,8 +197,8 @@ impl<S> Exchange<S> {
 
     /// When [`Exchange::send`] or [`Exchange::expire`] has something to do if no call returns before.
     #[must_use]
-    pub fn next_due_ms(&self) -> Option<u64> {
-        [self.queue.next_deadline(), self.queue.next_send_ms()].into_iter().flatten().min()
+    pub fn next_due_ms(&self, now_ms: u64) -> Option<u64> {
+        [self.queue.next_deadline(), self.queue.next_send_ms(), self.queue.next_report_ms(now_ms)].into_iter().flatten().min()
     }
 
     /// The configuration is gone, and with it every answer.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use quota::Code;
 
 use crate::stats::Stat;
+use crate::trust::{Holder, SharedRight};
 use crate::wire::Reply;
 
 /// Most follow-ups that wait in one worker. One is some 400 bytes.
@@ -37,6 +38,10 @@ pub enum Kind {
     Unknown,
     /// The gateway has made an order's charge. The outcome of an earlier attempt may be unknown.
     Made,
+    /// A payment was admitted from a right.
+    Report,
+    /// A right has ended.
+    ReleaseRight,
 }
 
 impl Kind {
@@ -50,29 +55,39 @@ impl Kind {
             Self::VoidOrder => proto::extension::ACTION_VOID_ORDER,
             Self::Unknown => proto::extension::ACTION_UNKNOWN,
             Self::Made => proto::extension::ACTION_MADE,
+            Self::Report => proto::extension::ACTION_REPORT,
+            Self::ReleaseRight => proto::extension::ACTION_RELEASE_RIGHT,
         }
     }
 
-    /// Counts a first try.
+    /// Counts a first try; a payment of a right is counted when it is admitted.
     #[must_use]
-    pub const fn sent(self) -> Stat {
-        if self.takes_back() { Stat::VoidSent } else { Stat::ConfirmSent }
+    pub const fn sent(self) -> Option<Stat> {
+        match self {
+            Self::Void => Some(Stat::VoidSent),
+            Self::Report | Self::ReleaseRight => None,
+            Self::Settle | Self::Refund | Self::VoidOrder | Self::Unknown | Self::Made => Some(Stat::ConfirmSent),
+        }
     }
 
     /// Counts another try.
     #[must_use]
     pub const fn retried(self) -> Stat {
-        if self.takes_back() { Stat::VoidRetried } else { Stat::ConfirmRetried }
+        match self {
+            Self::Void => Stat::VoidRetried,
+            Self::Report | Self::ReleaseRight => Stat::ReportRetried,
+            Self::Settle | Self::Refund | Self::VoidOrder | Self::Unknown | Self::Made => Stat::ConfirmRetried,
+        }
     }
 
     /// Counts one that is given up.
     #[must_use]
     pub const fn lost(self) -> Stat {
-        if self.takes_back() { Stat::VoidLost } else { Stat::ConfirmLost }
-    }
-
-    const fn takes_back(self) -> bool {
-        matches!(self, Self::Void)
+        match self {
+            Self::Void => Stat::VoidLost,
+            Self::Report | Self::ReleaseRight => Stat::ReportLost,
+            Self::Settle | Self::Refund | Self::VoidOrder | Self::Unknown | Self::Made => Stat::ConfirmLost,
+        }
     }
 
     /// Whether a code means that this was done, now or before.
@@ -83,6 +98,9 @@ impl Kind {
             }
             Self::Settle | Self::Refund => matches!(code, Code::Applied),
             Self::VoidOrder => matches!(code, Code::Voided | Code::Applied),
+            // Its own attempt's void may have come before it.
+            Self::Report => matches!(code, Code::Admitted | Code::AttemptVoided),
+            Self::ReleaseRight => matches!(code, Code::Applied),
             // An order that is not charged needs no report.
             Self::Unknown | Self::Made => matches!(code, Code::Applied | Code::OrderUnknown),
         }
@@ -101,6 +119,38 @@ pub struct FollowUp {
     pub label: String,
     /// How often it was sent.
     pub tries: u32,
+    /// How long it may wait for others, in milliseconds.
+    pub linger_ms: u32,
+    /// Of a report: the right that the payment was admitted from.
+    pub right: Option<Arc<SharedRight>>,
+    /// Of a report that asks for another right: its id.
+    pub asks: Option<Arc<str>>,
+}
+
+impl FollowUp {
+    /// One that goes with the next call.
+    #[must_use]
+    pub fn new(kind: Kind, cluster: Arc<str>, message: Vec<u8>, label: String) -> Self {
+        Self { kind, cluster, message, label, tries: 0, linger_ms: 0, right: None, asks: None }
+    }
+
+    /// The server has answered it, and will not be sent it again: a payment of a right is reported, and the right that it asked for
+    /// is granted or not.
+    pub fn answered(&self, holder: Option<&Holder>, reply: &Reply<'_>) {
+        if let Some(right) = &self.right {
+            right.reported();
+        }
+        if let (Some(holder), Some(id)) = (holder, &self.asks) {
+            holder.answered(id, reply.right());
+        }
+    }
+
+    /// It is given up.
+    pub fn lose(&self) {
+        if let Some(right) = &self.right {
+            right.lost();
+        }
+    }
 }
 
 /// Follow-ups on their way to another try.
@@ -193,7 +243,7 @@ mod tests {
     use crate::wire::NoAnswer;
 
     fn follow_up(tries: u32) -> FollowUp {
-        FollowUp { kind: Kind::Void, cluster: "c".into(), message: vec![1], label: "l".into(), tries }
+        FollowUp { tries, ..FollowUp::new(Kind::Void, "c".into(), vec![1], "l".to_owned()) }
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub mod machine;
 pub mod outcome;
 pub mod record;
 pub mod stats;
+pub mod trust;
 pub mod wire;
 
 #[cfg(target_arch = "wasm32")]

@@ -7,6 +7,7 @@ mod answer;
 mod drive;
 mod ending;
 mod events;
+mod right;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -29,6 +30,7 @@ use crate::config::Plugin;
 use crate::outcome::GatewayOutcome;
 use crate::record::{Outcome, Record};
 use crate::stats::Stat;
+use crate::trust::Taken;
 use crate::wire::{self, Attempt, Pair};
 
 /// A request, from its headers to the log.
@@ -39,6 +41,8 @@ pub struct Stream {
     phase: Phase,
     mode: Mode,
     traceparent: Option<String>,
+    /// Its check asks for a right.
+    asks: bool,
     record: Record,
 }
 
@@ -92,6 +96,7 @@ impl Stream {
             phase: Phase::New,
             mode: Mode::default(),
             traceparent: None,
+            asks: false,
             record: Record::default(),
         }
     }
@@ -99,6 +104,7 @@ impl Stream {
     /// Processes one event. Whatever the order of events, nothing goes to the gateway from `Refused`.
     pub fn step<'a>(&mut self, event: Event<'a>) -> Step<'a> {
         let mut step = Step::default();
+        self.right_answered(&event);
         match event {
             Event::RequestHeaders { head, end } => self.request_headers(&mut step, &head, end),
             Event::RequestBody { size, end, read } => self.request_body(&mut step, size, end, read),
@@ -295,8 +301,13 @@ impl Stream {
         let id = wire::attempt_id(self.attempt_id);
         let attempt = Rc::new(Attempt { id, request, mode: self.mode, traceparent: self.traceparent.take() });
         self.record.attempt = Some(Rc::clone(&attempt));
+        let Taken { right, wanted } = self.taken(rule, &attempt);
+        if let Some((right, trust)) = right.zip(rule.trust) {
+            return self.admit_from(step, rule, attempt, right, trust, wanted);
+        }
+        self.asks = wanted.is_some();
         step.push(Effect::Check {
-            message: wire::check(rule.action, rule.replays_max, &attempt),
+            message: wire::check(rule.action, rule.replays_max, &attempt, wanted),
             timeout_ms: rule.timeout_ms,
         });
         step.action = Action::Pause;

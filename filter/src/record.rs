@@ -72,6 +72,8 @@ pub struct Record {
     /// Of a payment that could not be read.
     pub salvaged: Salvaged,
     pub decision_id: Option<String>,
+    /// The right that it was admitted from, without a decision of the server.
+    pub right_id: Option<Arc<str>>,
     pub replay: bool,
     pub check_ms: Option<u64>,
     /// How long it was delayed.
@@ -95,6 +97,7 @@ impl Record {
         let amount = request.and_then(|request| request.amount).or(*amount);
         let mut object = Structure::new(self.decided.len());
         object.text(name!("decision_id"), self.decision_id.as_deref());
+        object.text(name!("right_id"), self.right_id.as_deref());
         object.text(name!("outcome"), self.outcome.map(Outcome::as_str));
         object.text(name!("code"), self.code.map(Code::as_str));
         object.text(name!("mode"), self.mode.map(Mode::as_str));

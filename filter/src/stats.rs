@@ -53,11 +53,17 @@ pub enum Stat {
     QueueFull,
     /// Payments whose check was sent once more because its call was lost.
     CheckRepeated,
+    /// Payments that were admitted from a right, without a call.
+    Trusted,
+    /// Payments of rights reported again.
+    ReportRetried,
+    /// Payments of rights that the server never received or did not accept.
+    ReportLost,
 }
 
 impl Stat {
     /// Every counter.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::Admitted,
         Self::Replayed,
         Self::Refused,
@@ -83,6 +89,9 @@ impl Stat {
         Self::HostFailed,
         Self::QueueFull,
         Self::CheckRepeated,
+        Self::Trusted,
+        Self::ReportRetried,
+        Self::ReportLost,
     ];
 
     /// The name in the proxy's stats.
@@ -114,6 +123,9 @@ impl Stat {
             Self::HostFailed => "sluice_host_failed",
             Self::QueueFull => "sluice_queue_full",
             Self::CheckRepeated => "sluice_asked_again",
+            Self::Trusted => "sluice_trusted",
+            Self::ReportRetried => "sluice_report_retried",
+            Self::ReportLost => "sluice_report_lost",
         }
     }
 

@@ -13,11 +13,12 @@ mod tests;
 pub use answer::{reply, value};
 pub use batch::{Outcome, batch, results};
 pub use pairs::{decode_pairs, encode_pairs};
-pub use request::{attempt_id, check, confirm, made, unknown, void};
+pub use request::{attempt_id, check, confirm, made, release_right, report, unknown, void};
 pub use structure::declaration;
 
 use std::borrow::Cow;
 
+use proto::{header, right};
 use quota::{Code, Mode};
 use sluice_rules::Request;
 
@@ -50,6 +51,19 @@ pub enum Reply<'a> {
     Refuse { code: Option<Code>, status: u32, headers: Vec<Pair<'a>>, body: &'a [u8], decided: &'a [u8] },
     /// No usable answer.
     None(NoAnswer),
+}
+
+impl Reply<'_> {
+    /// What it says about the right that was asked for.
+    #[must_use]
+    pub fn right(&self) -> Option<right::Answer> {
+        match self {
+            Self::Pass { headers, .. } | Self::Refuse { headers, .. } => {
+                value(headers, header::RIGHT).and_then(right::Answer::parse)
+            }
+            Self::None(_) => None,
+        }
+    }
 }
 
 /// Why there is no usable answer, for the caller and for the log.

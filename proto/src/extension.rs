@@ -20,6 +20,16 @@ pub const ACTION_VOID_ORDER: &str = "void_order";
 pub const ACTION_UNKNOWN: &str = "unknown";
 /// Report that the gateway made the order's charge; the outcome of an earlier attempt may be unknown.
 pub const ACTION_MADE: &str = "made";
+/// Report a charge that was admitted from a right ([`RIGHT`]): it went to the gateway already.
+pub const ACTION_REPORT: &str = "report";
+/// End a right ([`RIGHT`]): nothing is admitted from it any more, and every payment of it was reported.
+pub const ACTION_RELEASE_RIGHT: &str = "release_right";
+/// The right that a payment was admitted from, or that ends: 32 hexadecimal digits.
+pub const RIGHT: &str = "sluice.right";
+/// On a charge or a report: asks for a right as large as this, `<number of payments> <amount that they count>`. The right's id is
+/// that of the attempt, so that its holder can end it although the answer was lost. The answer is the header
+/// [`crate::header::RIGHT`].
+pub const RIGHT_WANTED: &str = "sluice.right_wanted";
 /// The operation with the unknown outcome: [`ACTION_CONSUME`], [`ACTION_HOLD`], [`ACTION_SETTLE`], [`ACTION_REFUND`] or
 /// [`ACTION_VOID_ORDER`], with the requested amount, number and finality.
 pub const OUTCOME_OF: &str = "sluice.outcome_of";

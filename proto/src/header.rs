@@ -21,6 +21,9 @@ pub const DECISION_ID: &str = "x-sluice-decision-id";
 pub const REPLAY: &str = "x-sluice-replay";
 /// How long the proxy delays an admitted request, in milliseconds; absent where there is no delay.
 pub const DELAY_MS: &str = "x-sluice-delay-ms";
+/// On answers to the proxy filter that asked for a right: `refused`, or what was granted, as [`crate::right::Answer`] writes it. Absent where
+/// that is not known. The filter keeps it to itself.
+pub const RIGHT: &str = "x-sluice-right";
 /// Seconds until the binding limit resets (RFC 9110).
 pub const RETRY_AFTER: &str = "retry-after";
 /// The remaining quota of the binding limit (IETF draft `ratelimit-headers`).

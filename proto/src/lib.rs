@@ -4,6 +4,7 @@ pub mod extension;
 pub mod header;
 pub mod json;
 mod problem;
+pub mod right;
 mod secret;
 
 pub use problem::{CONTENT_TYPE as PROBLEM_CONTENT_TYPE, CreditStanding, LimitUsage, Problem, RefusalDetails};
@@ -27,6 +28,8 @@ pub mod batched;
 pub mod batch {
     /// Most checks in one call.
     pub const CHECKS_MAX: usize = 32;
+    /// Most entries of a call that has only reports of payments that were admitted already.
+    pub const ENTRIES_MAX: usize = 64;
     /// The status of a check that would delay the others of its call, ABORTED in gRPC: it was not decided, and must be sent in a
     /// call of its own.
     pub const ALONE: u32 = 10;

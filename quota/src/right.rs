@@ -64,6 +64,8 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// Nothing is granted.
+    pub const NONE: Self = Self { above_percent: 100, share_percent: 0, ttl_ms: 0 };
     /// Most that may have to be left: with all of it, no right is granted after the first payment.
     pub const ABOVE_PERCENT_MAX: u8 = 99;
     /// Largest share.

@@ -74,7 +74,7 @@ impl Entry {
             Ok(Step { window, amount: pair("used")?, count: pair("count")? })
         };
         Ok(Self {
-            order_no: row.try_get("order_no")?,
+            order_no: row.try_get::<Option<String>, _>("order_no")?.unwrap_or_default(),
             action: row.try_get("action_type")?,
             code: row.try_get("code")?,
             mode: row.try_get("mode")?,

@@ -44,6 +44,7 @@ mod thousands;
 mod throttle;
 mod tracing;
 mod traffic;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
     late::add(&mut suite);
     outages::add(&mut suite);
     credit::add(&mut suite);
+    trust::add(&mut suite);
     rolling::add(&mut suite);
     failover::add(&mut suite);
     outcomes::add(&mut suite);

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use quota::{
-    Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Currency, Effect, HoldTerms, Mark, MerchantId, Mode,
-    OperationId, OperationNo, OrderNo, PaymentNo, Policy, Posting, PostingKind, Refund, Reset, Resolution, Settle,
+    Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Code, Currency, Effect, Grant, HoldTerms, Limits, Mark,
+    MerchantId, Mode, OperationId, OperationNo, OrderNo, PaymentNo, Policy, Posting, PostingKind, Refund, Report, Reset,
+    Resolution, RightId, Settle, Share, Trust, Weight,
 };
 use sluice_kit::telemetry::Trace;
 use sluice_lines::{LineKey, Opening, id_of};
@@ -53,6 +54,19 @@ pub enum Operation {
     },
     /// A posting to the credit line. Its number is the request's `order_no`.
     Post(Posting),
+    /// A holder asks for a right.
+    GrantRight {
+        right: RightId,
+        wanted: Share,
+    },
+    /// A charge that a holder has admitted from a right.
+    Report {
+        right: RightId,
+        amount: AmountMinor,
+    },
+    ReleaseRight(RightId),
+    /// A right's holder is lost.
+    OrphanRight(RightId),
     /// Windows that are over close, and thresholds are compared with the current limits.
     Roll,
 }
@@ -62,7 +76,7 @@ impl Operation {
     #[must_use]
     pub const fn amount(&self) -> Option<AmountMinor> {
         match self {
-            Self::Consume(amount) | Self::Hold(amount) => Some(*amount),
+            Self::Consume(amount) | Self::Hold(amount) | Self::Report { amount, .. } => Some(*amount),
             Self::Settle { amount, .. }
             | Self::Refund { amount, .. }
             | Self::Release { amount, .. }
@@ -80,6 +94,9 @@ impl Operation {
             | Self::Initialize
             | Self::Expire
             | Self::ExtendHold { .. }
+            | Self::GrantRight { .. }
+            | Self::ReleaseRight(_)
+            | Self::OrphanRight(_)
             | Self::Roll => None,
         }
     }
@@ -178,8 +195,32 @@ impl Request {
             Operation::Expire => Action::Expire,
             Operation::ExtendHold { until_secs } => Action::ExtendHold { until_secs },
             Operation::Post(posting) => Action::Post(posting),
+            Operation::GrantRight { right, wanted } => Action::Grant(self.grant(right, wanted, policy)),
+            Operation::Report { right, amount } => {
+                Action::Report(Report { right, amount, weight: policy.map_or(Weight::AMOUNT, |policy| policy.weight) })
+            }
+            Operation::ReleaseRight(right) => Action::ReleaseRight(right),
+            Operation::OrphanRight(right) => Action::OrphanRight(right),
             Operation::Roll => Action::Roll,
         }
+    }
+
+    /// A policy without trust grants nothing.
+    fn grant(&self, right: RightId, wanted: Share, policy: Option<&Policy>) -> Grant {
+        let trusting = policy.and_then(|policy| Some((policy, policy.trust?)));
+        let Some((policy, trust)) = trusting else {
+            return Grant {
+                right,
+                wanted,
+                trust: Trust::NONE,
+                limits: Limits::UNLIMITED,
+                weight: Weight::AMOUNT,
+                refusal: Some(Code::PolicyMissing),
+            };
+        };
+        // Whatever the amounts: the holder has their bounds.
+        let refusal = policy.refuses(policy.single_min, self.currency, self.channel.as_ref());
+        Grant { right, wanted, trust, limits: policy.limits, weight: policy.weight, refusal }
     }
 
     fn charge(&self, amount: AmountMinor, policy: Option<&Policy>) -> Charge {

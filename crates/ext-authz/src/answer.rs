@@ -12,7 +12,7 @@ use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Any, Struct, Value};
 use envoy_types::pb::google::rpc::Status as RpcStatus;
 use prost::Message;
-use proto::{LimitUsage, PROBLEM_CONTENT_TYPE, Problem, RefusalDetails, envoy, header};
+use proto::{LimitUsage, PROBLEM_CONTENT_TYPE, Problem, RefusalDetails, envoy, header, right};
 use quota::{AmountMinor, Calendar, Code, Currency, LimitName, LimitState, Limits, MerchantId, Mode, OrderNo, Record};
 use sluice_rules::Salvaged;
 use tonic::Code as RpcCode;
@@ -69,6 +69,8 @@ pub(super) struct Answer {
     pub binding: Option<Binding>,
     /// Of the policy that decided; empty if none did.
     pub policy_version: Arc<str>,
+    /// The answer to a holder that asked for a right, as far as it is known.
+    pub right: Option<right::Answer>,
     /// Empty for the proxy filter, which knows it.
     pub subject: Subject,
 }
@@ -91,6 +93,7 @@ impl Answer {
             wait_ms: 0,
             binding: None,
             policy_version: Arc::default(),
+            right: None,
             subject: Subject::default(),
         }
     }
@@ -158,7 +161,7 @@ impl Answer {
     fn passed(&self) -> OkHttpResponse {
         let headers = self.own_headers().map(|(key, value)| option(key, value)).collect::<Vec<_>>();
         // Our header names must not carry a client's values: those set are overwritten, the others removed.
-        let unset = [header::CODE, header::DECISION_ID, header::REPLAY, header::DELAY_MS].into_iter().filter(|name| {
+        let unset = [header::CODE, header::DECISION_ID, header::REPLAY, header::DELAY_MS, header::RIGHT].into_iter().filter(|name| {
             !headers.iter().any(|option| option.header.as_ref().is_some_and(|header| header.key == *name))
         });
         let headers_to_remove = unset.map(str::to_owned).collect();
@@ -185,7 +188,8 @@ impl Answer {
         let replay = self.replay.then(|| (header::REPLAY, "true".to_owned()));
         let waits = self.code == Code::Admitted && self.wait_ms > 0;
         let delay = waits.then(|| (header::DELAY_MS, self.wait_ms.to_string()));
-        std::iter::once(code).chain(id).chain(replay).chain(delay)
+        let right = self.right.as_ref().map(|right| (header::RIGHT, right.to_text()));
+        std::iter::once(code).chain(id).chain(replay).chain(delay).chain(right)
     }
 
     fn limit_headers(&self) -> impl Iterator<Item = (&'static str, String)> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt;
 use proto::batch::batch_authorization_server::BatchAuthorization;
-use proto::batch::{ALONE, BatchCheckRequest, BatchCheckResponse, BatchCheckResult, CHECKS_MAX};
+use proto::batch::{ALONE, BatchCheckRequest, BatchCheckResponse, BatchCheckResult, ENTRIES_MAX};
 use proto::batched::CheckRequest;
 use quota::Mode;
 use tokio::sync::oneshot;
@@ -15,6 +15,7 @@ use tracing::debug;
 
 use super::answer::Answer;
 use super::parse::{self, Extensions, Parsed, ParsedCheck, Refused};
+use super::right::{self, Asked};
 use super::{CheckService, Checks, answer, word};
 use sluice_decision::decider::InForce;
 use sluice_store::{Store, StoreError};
@@ -24,8 +25,8 @@ impl<S: Store> BatchAuthorization for CheckService<S> {
     async fn batch_check(&self, request: Request<BatchCheckRequest>) -> Result<Response<BatchCheckResponse>, Status> {
         let checks = request.into_inner().checks;
         let count = checks.len();
-        if count > CHECKS_MAX {
-            return Err(Status::invalid_argument(format!("{count} checks in one call, {CHECKS_MAX} are the most")));
+        if count > ENTRIES_MAX {
+            return Err(Status::invalid_argument(format!("{count} checks in one call, {ENTRIES_MAX} are the most")));
         }
         let service = Arc::clone(&self.checks);
         let limit = service.decider.live().current().check_timeout();
@@ -51,22 +52,42 @@ impl<S: Store> Checks<S> {
     async fn answer_each(&self, checks: Vec<CheckRequest>) -> Vec<BatchCheckResult> {
         let started = Instant::now();
         let now_ms = self.decider.store().now_ms();
-        let (mut results, mut batch) = (Vec::with_capacity(checks.len()), Vec::new());
+        let (mut results, mut batch) = (Vec::with_capacity(checks.len()), Vec::with_capacity(checks.len()));
+        // Of the checks that are decided, in their order: the answer to a request for a right, or that it comes behind its check.
+        let mut rights = Vec::new();
         for check in checks {
             match self.read_one(check, now_ms) {
                 One::Answered(result) => results.push(Some(result)),
                 One::Undecided(check, in_force) => {
                     results.push(None);
+                    let asked = self.asked(&check, &in_force, now_ms);
                     batch.push(self.prepare(*check, in_force, now_ms));
+                    rights.push(match asked {
+                        Asked::No => Right::Answer(None),
+                        Asked::Refused => Right::Answer(Some(proto::right::Answer::Refused)),
+                        Asked::Undecided(grant) => {
+                            batch.push(*grant);
+                            Right::Behind
+                        }
+                    });
                 }
             }
         }
-        let mut decided = self.decider.decide_known(batch, started).await.into_iter().map(|result| match result {
-            Ok(decision) => result_of(&answer(&decision)),
-            Err(StoreError::NeedsHistory) => alone(),
-            Err(_) => result_of(&Answer::without_decision(Mode::Enforce)),
-        });
-        results.into_iter().map(|answered| answered.or_else(|| decided.next()).unwrap_or_default()).collect()
+        let mut decided = self.decider.decide_known(batch, started).await.into_iter();
+        let mut rights = rights.into_iter();
+        let mut next = || {
+            let result = decided.next()?;
+            let right = match rights.next()? {
+                Right::Answer(right) => right,
+                Right::Behind => decided.next().and_then(right::answer),
+            };
+            Some(match result {
+                Ok(decision) => result_of(&Answer { right, ..answer(&decision) }),
+                Err(StoreError::NeedsHistory) => alone(),
+                Err(_) => result_of(&Answer::without_decision(Mode::Enforce)),
+            })
+        };
+        results.into_iter().map(|answered| answered.or_else(&mut next).unwrap_or_default()).collect()
     }
 
     fn read_one(&self, check: CheckRequest, now_ms: i64) -> One {
@@ -95,6 +116,13 @@ impl<S: Store> Checks<S> {
             Parsed::Pass => One::Answered(result_of(&Answer::without_decision(Mode::Enforce))),
         }
     }
+}
+
+/// The right that a check asks for.
+enum Right {
+    Answer(Option<proto::right::Answer>),
+    /// Its result comes behind that of the check.
+    Behind,
 }
 
 /// One check of a call.

@@ -6,6 +6,7 @@ mod answer;
 mod batch;
 mod native;
 mod parse;
+mod right;
 mod void;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use uuid::Uuid;
 
 use answer::{Answer, Binding, Subject};
 use parse::{Extensions, Parsed, ParsedCheck, Refused};
+use right::Asked;
 use sluice_decision::decider::{Decider, Decision, InForce, Prepared};
 use sluice_decision::request::{Caller, Source};
 use sluice_kit::telemetry::{Trace, trace_id};
@@ -151,7 +153,11 @@ impl<S: Store> Checks<S> {
         let in_force =
             self.decider.in_force(&request.merchant, request.currency, request.channel.as_ref(), now_ms).await;
         let (mode, subject) = (check.mode, check.subject());
+        let asked = self.asked(&check, &in_force, now_ms);
         let prepared = self.prepare(check, in_force, now_ms);
+        if !matches!(asked, Asked::No) {
+            return self.decide_with_right(prepared, asked, started).await;
+        }
         let (answer, prepared, may_be_charged) = match self.decider.decide(prepared, started).await {
             Ok(decision) => {
                 let answer = Answer { subject, ..answer(&decision) };
@@ -166,6 +172,29 @@ impl<S: Store> Checks<S> {
         };
         let is_to_be_voided = native && may_be_charged && prepared.command().effect == Effect::Commit;
         Outcome { answer, charge: is_to_be_voided.then_some(prepared) }
+    }
+
+    /// For the proxy filter, which voids what it got no answer for itself.
+    async fn decide_with_right(&self, prepared: Prepared, asked: Asked, started: Instant) -> Outcome {
+        let mut batch = vec![prepared];
+        let right = match asked {
+            Asked::No => None,
+            Asked::Refused => Some(proto::right::Answer::Refused),
+            Asked::Undecided(grant) => {
+                batch.push(*grant);
+                None
+            }
+        };
+        let mut results = self.decider.decide_each(batch, started).await.into_iter();
+        let answer = match results.next() {
+            Some(Ok(decision)) => {
+                let right = right.or_else(|| results.next().and_then(right::answer));
+                Ok(Answer { right, ..answer(&decision) }.to_check_response(false))
+            }
+            Some(Err(error)) => no_decision(false, Mode::Enforce, &error.to_string()),
+            None => Err(Status::internal("the store gave no result")),
+        };
+        Outcome { answer, charge: None }
     }
 
     fn prepare(&self, check: ParsedCheck, in_force: InForce, now_ms: i64) -> Prepared {
@@ -191,6 +220,7 @@ fn answer(decision: &Decision) -> Answer {
         wait_ms: record.wait_ms,
         binding: in_force.policy.as_ref().and_then(binding),
         policy_version: Arc::clone(&audit.policy_version),
+        right: None,
         subject: Subject::default(),
     }
 }

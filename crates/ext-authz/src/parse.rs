@@ -7,10 +7,10 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use proto::batched::Extension;
-use proto::extension;
+use proto::{extension, right};
 use quota::{
     AmountMinor, AttemptId, Channel, Code, Currency, Effect, Mark, MerchantId, Mode, OperationId, OperationNo, OrderNo,
-    PaymentNo, REPLAYS_MAX, Resolution, Unit,
+    PaymentNo, REPLAYS_MAX, Resolution, RightId, Share, Unit,
 };
 use sluice_rules::{Document, Found, Refusal, Request, Rule, Salvaged, Unmatched};
 
@@ -30,6 +30,8 @@ pub(super) struct ParsedCheck {
     pub mode: Mode,
     /// The caller's span, as `traceparent` has it.
     pub trace: Option<Trace>,
+    /// The right that the proxy filter asks for besides.
+    pub wanted: Option<Share>,
     /// The rule by which the server read the request itself: Envoy's own filter calls, which cannot delay a request.
     pub rule: Option<Arc<Rule>>,
 }
@@ -174,12 +176,15 @@ impl<'a> Extensions<'a> {
             extension::ACTION_VOID => Ok(Operation::VoidAttempt),
             extension::ACTION_VOID_ORDER => Ok(Operation::Void),
             extension::ACTION_MADE => Ok(Operation::Resolve(Resolution::Made)),
+            extension::ACTION_REPORT => Ok(Operation::Report { right: self.right()?, amount: charged()? }),
+            extension::ACTION_RELEASE_RIGHT => Ok(Operation::ReleaseRight(self.right()?)),
             extension::ACTION_UNKNOWN => {
                 let last = self.last()?;
                 Ok(Operation::MarkUnknown(Mark { subject: self.outcome_of(ids, last)?, amount }))
             }
             other => Err(format!(
-                "{} is {other:?}, none of consume, hold, settle, refund, void, void_order, unknown and made",
+                "{} is {other:?}, none of consume, hold, settle, refund, void, void_order, unknown, made, report and \
+                 release_right",
                 extension::ACTION
             )),
         }
@@ -195,6 +200,16 @@ impl<'a> Extensions<'a> {
         let max = text.parse().ok().filter(|max| *max <= REPLAYS_MAX);
         let problem = || format!("{} is {text:?}, not 0 to {REPLAYS_MAX}", extension::REPLAYS_MAX);
         max.map(Some).ok_or_else(problem)
+    }
+
+    fn right(&self) -> Result<RightId, String> {
+        Ok(RightId(AttemptId::from_text(self.required(extension::RIGHT)?).0))
+    }
+
+    fn wanted(&self) -> Result<Option<Share>, String> {
+        let Some(text) = self.text(extension::RIGHT_WANTED) else { return Ok(None) };
+        let problem = || format!("{} is {text:?}, not a number of payments and an amount", extension::RIGHT_WANTED);
+        right::parse_wanted(text).map(Some).ok_or_else(problem)
     }
 
     /// The operation whose outcome is unknown.
@@ -251,7 +266,10 @@ fn from_filter(extensions: &Extensions<'_>) -> Result<ParsedCheck, String> {
     let effect = extensions.effect()?;
     let operation = extensions.operation(&ids, currency, effect)?;
     let order_no = extensions.parsed(extension::ORDER_NO, OrderNo::parse)?;
-    if order_no.is_none() && !(matches!(operation, Operation::Consume(_)) && effect != Effect::Commit) {
+    let is_of_account = matches!(operation, Operation::ReleaseRight(_));
+    let order_no = order_no.filter(|_| !is_of_account);
+    let needs_order = !is_of_account && !(matches!(operation, Operation::Consume(_)) && effect != Effect::Commit);
+    if order_no.is_none() && needs_order {
         return Err(format!("{} is missing", extension::ORDER_NO));
     }
     let reason = extensions.text(extension::REASON).unwrap_or_default();
@@ -274,6 +292,7 @@ fn from_filter(extensions: &Extensions<'_>) -> Result<ParsedCheck, String> {
         request,
         mode: Mode::parse(mode).ok_or_else(|| format!("{} is {mode:?}", extension::MODE))?,
         trace: extensions.text(extension::TRACEPARENT).and_then(Trace::parse),
+        wanted: extensions.wanted()?,
         rule: None,
     })
 }
@@ -336,7 +355,7 @@ fn native_check(
         ..DecisionRequest::new(read.merchant, read.currency, native_attempt(), operation)
     };
     let trace = head.text("traceparent").and_then(Trace::parse);
-    ParsedCheck { request, mode, trace, rule: Some(Arc::clone(rule)) }
+    ParsedCheck { request, mode, trace, wanted: None, rule: Some(Arc::clone(rule)) }
 }
 
 impl ParsedCheck {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sluice_policy::WeekStart;
 use utoipa::ToSchema;
 
-use super::postgres::model::{ALL_CHANNELS, BreachAction, HoldExpiry};
+use super::postgres::model::{ALL_CHANNELS, BreachAction, HoldExpiry, TrustMode};
 
 /// Declares the limits, from the table of limits.
 macro_rules! effective_limits {
@@ -75,6 +75,14 @@ pub struct EffectivePolicy {
     /// What happens to a charge on a credit line that the server has never read: `deny` or `allow`.
     #[schema(value_type = String, example = "deny")]
     pub on_unknown_credit: &'static str,
+    /// Whether holders get rights of the account.
+    pub trust: TrustMode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_above_percent: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_share_percent: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_ttl_ms: Option<u32>,
     /// Percentages of the limits at which usage raises an alert, rising.
     pub thresholds: Vec<u16>,
     /// No policy names the merchant, and such merchants are refused: every charge is.
@@ -127,6 +135,10 @@ impl EffectivePolicy {
             },
             over_capture_percent: policy.over_capture_percent,
             on_unknown_credit: policy.on_unknown_credit.as_str(),
+            trust: if policy.trust.is_some() { TrustMode::On } else { TrustMode::Off },
+            trust_above_percent: policy.trust.map(|trust| trust.above_percent),
+            trust_share_percent: policy.trust.map(|trust| trust.share_percent),
+            trust_ttl_ms: policy.trust.map(|trust| trust.ttl_ms),
             thresholds: policy
                 .threshold_policy
                 .as_ref()

@@ -15,7 +15,7 @@ pub mod zones;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use quota::{Calendar, Channel, Currency, MerchantId, Policy, ThresholdPolicy};
+use quota::{Calendar, Channel, Currency, MerchantId, Policy};
 use sluice_policy::{PolicyBook, PolicyError, PolicySet};
 use tracing::{error, info};
 
@@ -76,20 +76,19 @@ impl Parts {
     }
 }
 
-/// The policy in the account's calendar and with its thresholds, each as far as it is known.
-fn of_account(
-    policy: &Arc<Policy>,
-    calendar: Option<Calendar>,
-    thresholds: Option<&Arc<ThresholdPolicy>>,
-) -> Arc<Policy> {
+/// The policy in the account's calendar, with its thresholds and its trust, each as far as it is known.
+fn of_account(policy: &Arc<Policy>, calendar: Option<Calendar>, account: Option<&Arc<Policy>>) -> Arc<Policy> {
+    let thresholds = account.and_then(|account| account.threshold_policy.as_ref());
+    let trust = account.and_then(|account| account.trust);
     let calendar_known = calendar.is_some();
     let calendar = calendar.unwrap_or_else(|| policy.calendar.clone());
-    if (&policy.calendar, policy.calendar_known, policy.threshold_policy.as_ref())
-        == (&calendar, calendar_known, thresholds)
+    if (&policy.calendar, policy.calendar_known, policy.threshold_policy.as_ref(), policy.trust)
+        == (&calendar, calendar_known, thresholds, trust)
     {
         return Arc::clone(policy);
     }
-    Arc::new(Policy { calendar, calendar_known, threshold_policy: thresholds.map(Arc::clone), ..Policy::clone(policy) })
+    let threshold_policy = thresholds.map(Arc::clone);
+    Arc::new(Policy { calendar, calendar_known, trust, threshold_policy, ..Policy::clone(policy) })
 }
 
 /// Compiles on a thread of its own: many policies take a while, in which the admin port must keep answering.
@@ -234,7 +233,7 @@ impl Policies {
             }
             AccountCalendar::Unknown => (None, None),
         };
-        (step, of_account(policy, calendar, account.and_then(|account| account.threshold_policy.as_ref())))
+        (step, of_account(policy, calendar, account))
     }
 
     /// Puts the policies of another file in force.

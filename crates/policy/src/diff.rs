@@ -124,6 +124,7 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         hold,
         over_capture_percent,
         on_unknown_credit,
+        trust,
         threshold_policy,
         merchant_unknown,
         allowed_channels,
@@ -140,6 +141,10 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
             t.per_minute, t.burst, t.delay_ms_max, t.ceiling_percent
         ),
     };
+    let trust = trust.map_or_else(
+        || "off".to_owned(),
+        |t| format!("above {} % share {} % ttl {} ms", t.above_percent, t.share_percent, t.ttl_ms),
+    );
     let on_expiry = match hold.on_expiry {
         OnExpiry::Void => "void",
         OnExpiry::Settle => "settle",
@@ -159,6 +164,7 @@ fn fields(policy: &Policy) -> Vec<(&'static str, String)> {
         ("hold.on_expiry", on_expiry.to_owned()),
         ("over_capture_percent", over_capture_percent.to_string()),
         ("on_unknown_credit", on_unknown_credit.as_str().to_owned()),
+        ("trust", trust),
         (
             "thresholds",
             threshold_policy.as_ref().map_or_else(String::new, |policy| format!("{:?}", policy.thresholds())),

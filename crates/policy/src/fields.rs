@@ -9,7 +9,7 @@ use super::{PolicyError, UnknownMerchants, WeekStart};
 use crate::zone::{ZoneError, ZoneSource, check_zone_name};
 use quota::{
     AmountMinor, Breach, Calendar, Channel, Currency, HoldTerms, LimitName, OnExpiry, OnUnknownCredit, Policy,
-    ThresholdPolicy, Thresholds, Throttle, Weight,
+    ThresholdPolicy, Thresholds, Throttle, Trust, Weight,
 };
 
 /// The fields of one policy. `None` is inherited; [`AmountMinor::MAX`] removes an inherited limit.
@@ -36,6 +36,8 @@ pub struct PolicyFields {
     pub hold_on_expiry: Option<OnExpiry>,
     pub over_capture_percent: Option<u8>,
     pub on_unknown_credit: Option<OnUnknownCredit>,
+    /// When holders get rights of the account; `Some(None)` switches inherited trust off.
+    pub trust: Option<Option<Trust>>,
     /// Percentages of the limits at which usage is reported.
     pub thresholds: Option<Thresholds>,
     /// Whether merchants that no policy names are refused; only set in the default policy.
@@ -89,6 +91,7 @@ impl PolicyFields {
             Some(Breach::Throttle(throttle)) => check_throttle(path, throttle),
             Some(Breach::Reject) | None => Ok(()),
         }?;
+        self.trust.flatten().map_or(Ok(()), |trust| check_trust(path, trust))?;
         match (self.single_min, self.single_max) {
             (Some(min), Some(max)) => check_single(path, min, max),
             (_, _) => Ok(()),
@@ -114,8 +117,8 @@ impl PolicyFields {
         }
     }
 
-    /// Checks that no field is set that cannot differ by channel: counters are the account's, so all its channels share the
-    /// windows.
+    /// Checks that no field is set that cannot differ by channel: counters and rights are the account's, so all its channels share
+    /// the windows.
     ///
     /// # Errors
     /// [`PolicyError::Field`] names the field.
@@ -127,6 +130,7 @@ impl PolicyFields {
             ("allowed_channels", self.allowed_channels.is_some()),
             ("thresholds", self.thresholds.is_some()),
             ("on_unknown_credit", self.on_unknown_credit.is_some()),
+            ("trust", self.trust.is_some()),
             ("unknown_merchants", self.unknown_merchants.is_some()),
         ];
         match refused.into_iter().find(|(_, given)| *given) {
@@ -192,6 +196,7 @@ impl Fold {
         put(&mut policy.hold.on_expiry, fields.hold_on_expiry);
         put(&mut policy.over_capture_percent, fields.over_capture_percent);
         put(&mut policy.on_unknown_credit, fields.on_unknown_credit);
+        put(&mut policy.trust, fields.trust);
         Ok(())
     }
 
@@ -235,6 +240,14 @@ fn check_throttle(path: &str, throttle: Throttle) -> Result<(), PolicyError> {
     within(path, "breach.throttle.burst", Some(burst), 1, Throttle::BURST_MAX)?;
     within(path, "breach.throttle.delay_ms_max", Some(delay_ms_max), 0, Throttle::DELAY_MS_MAX)?;
     within(path, "breach.throttle.ceiling_percent", Some(ceiling_percent), 100, Throttle::CEILING_PERCENT_MAX)
+}
+
+fn check_trust(path: &str, trust: Trust) -> Result<(), PolicyError> {
+    let Trust { above_percent, share_percent, ttl_ms } = trust;
+    let (ttl_ms_min, ttl_ms_max) = Trust::TTL_MS.into_inner();
+    within(path, "trust.above_percent", Some(above_percent.into()), 0, Trust::ABOVE_PERCENT_MAX.into())?;
+    within(path, "trust.share_percent", Some(share_percent.into()), 1, Trust::SHARE_PERCENT_MAX.into())?;
+    within(path, "trust.ttl_ms", Some(ttl_ms), ttl_ms_min, ttl_ms_max)
 }
 
 fn within(path: &str, name: &str, value: Option<u32>, min: u32, max: u32) -> Result<(), PolicyError> {

@@ -2,7 +2,7 @@ use super::*;
 use crate::zone::Bundled;
 use quota::{
     AmountMinor, Breach, Channel, Code, Currency, HoldTerms, LimitName, Limits, MerchantId, OnExpiry, Period, Policy,
-    ThresholdPolicy, Thresholds, Throttle, Weight, WindowIds, WindowLimits,
+    ThresholdPolicy, Thresholds, Throttle, Trust, Weight, WindowIds, WindowLimits,
 };
 
 /// A policy that sets one limit.
@@ -151,6 +151,43 @@ fn a_bad_document_is_refused_whole_and_names_its_field() {
         (
             "{version: a, default: {breach: {throttle: {per_minute: 1, burst: 1, delay_ms_max: 0, ceiling_percent: 99}}}}",
             "`default.breach.throttle.ceiling_percent`",
+        ),
+        ("{version: a, default: {daily_count: 1, trust: yes}}", "`default.trust`: `off`, or above_percent"),
+        ("{version: a, default: {daily_count: 1, trust: false}}", "`default.trust`: `off`, or above_percent"),
+        ("{version: a, tiers: {t: {trust: {above_percent: 20, share_percent: 5}}}}", "`tiers.t.trust`: `off`, or"),
+        (
+            "{version: a, default: {trust: {above_percent: 20, share_percent: 5, ttl_ms: 2000, report_ms: 10}}}",
+            "`default.trust`: `off`, or above_percent",
+        ),
+        (
+            "{version: a, default: {trust: {above_percent: 100, share_percent: 5, ttl_ms: 2000}}}",
+            "`default.trust.above_percent`: 100 is not 0 to 99",
+        ),
+        (
+            "{version: a, tiers: {t: {trust: {above_percent: 0, share_percent: 0, ttl_ms: 2000}}}}",
+            "`tiers.t.trust.share_percent`: 0 is not 1 to 50",
+        ),
+        (
+            "{version: a, merchants: {m: {trust: {above_percent: 0, share_percent: 51, ttl_ms: 2000}}}}",
+            "`merchants.m.trust.share_percent`: 51 is not 1 to 50",
+        ),
+        (
+            "{version: a, default: {trust: {above_percent: 0, share_percent: 1, ttl_ms: 99}}}",
+            "`default.trust.ttl_ms`: 99 is not 100 to 60000",
+        ),
+        (
+            "{version: a, default: {trust: {above_percent: 0, share_percent: 1, ttl_ms: 60001}}}",
+            "`default.trust.ttl_ms`: 60001 is not 100 to 60000",
+        ),
+        // No byte has them: the message has the ranges.
+        ("{version: a, default: {trust: {above_percent: 256, share_percent: 1, ttl_ms: 100}}}", "(0 to 99)"),
+        ("{version: a, default: {trust: {above_percent: 0, share_percent: -1, ttl_ms: 100}}}", "(1 to 50)"),
+        ("{version: a, default: {trust: {above_percent: 0, share_percent: 1, ttl_ms: -1}}}", "(100 to 60000)"),
+        ("{version: a, default: {channels: {card: {trust: off}}}}", "unknown field `trust`"),
+        ("{version: a, default: {currencies: {USD: {trust: off}}}}", "unknown field `trust`"),
+        (
+            "{version: a, overrides: [{merchant: m, channel: card, from: 2026-01-01, until: 2026-01-02, approved_by: a, reason: b, trust: off}]}",
+            "`overrides[0].trust`: cannot differ by channel",
         ),
         ("{version: a, default: {channels: {card: {timezone: UTC}}}}", "unknown field `timezone`"),
         ("{version: a, default: {channels: {'': {daily_count: 1}}}}", "`default.channels`"),
@@ -368,6 +405,49 @@ overrides: [{merchant: n, weight_bp: 10000, from: 2026-01-01, until: 2099-01-01,
         let policy = book.effective(&merchant(id), currency(code), channel.as_ref(), NOW_MS).unwrap();
         assert_eq!(policy.weight, weight, "{id} {code} {channel:?}");
     }
+}
+
+/// Trust is off where nothing gives it; `off` takes the place of an inherited one, and channels have that of the account.
+#[test]
+fn trust_is_inherited_and_switched_off() {
+    let text = "
+version: a
+default: {daily_amount: 100, channels: {card: {daily_amount: 50}}}
+tiers: {gold: {trust: {above_percent: 20, share_percent: 5, ttl_ms: 2000}}, iron: {trust: off}}
+merchants:
+  golden: {tier: gold}
+  wary: {tier: gold, trust: off}
+  bold: {tier: gold, trust: {above_percent: 0, share_percent: 50, ttl_ms: 60000}}
+  careful: {tier: gold, trust: {above_percent: 99, share_percent: 1, ttl_ms: 100}}
+  iron: {tier: iron}
+overrides:
+  - {merchant: guest, trust: {above_percent: 1, share_percent: 2, ttl_ms: 300}, from: 2026-01-01, until: 2099-01-01, approved_by: a, reason: b}
+  - {merchant: bold, currency: JPY, trust: off, from: 2026-01-01, until: 2099-01-01, approved_by: a, reason: b}
+";
+    let book = PolicyBook::from_yaml(text, &Bundled).unwrap();
+    let trust = |above_percent, share_percent, ttl_ms| Some(Trust { above_percent, share_percent, ttl_ms });
+    let table = [
+        ("other", "USD", None),
+        ("golden", "USD", trust(20, 5, 2_000)),
+        ("wary", "USD", None),
+        ("bold", "USD", trust(0, 50, 60_000)),
+        ("bold", "JPY", None),
+        ("careful", "USD", trust(99, 1, 100)),
+        ("iron", "USD", None),
+        ("guest", "USD", trust(1, 2, 300)),
+    ];
+    let card = Channel::parse("card").unwrap();
+    for (id, code, expected) in table {
+        for channel in [None, Some(&card)] {
+            let policy = book.effective(&merchant(id), currency(code), channel, NOW_MS).unwrap();
+            assert_eq!(policy.trust, expected, "{id} {code} {channel:?}");
+        }
+    }
+    let without = text.replace("trust: {above_percent: 20, share_percent: 5, ttl_ms: 2000}", "trust: off");
+    let diff = policy_diff(&PolicyBook::from_yaml(&without, &Bundled).unwrap(), &book);
+    let changes = ["tier gold", "tier gold, channel card"]
+        .map(|whose| format!("{whose}: trust off -> above 20 % share 5 % ttl 2000 ms"));
+    assert_eq!(diff, changes);
 }
 
 /// Channels share the account's counters: reported usage does not depend on the channel of a payment.

@@ -9,7 +9,7 @@ use super::name::Name;
 use super::normal::{Case, Normal};
 use super::overrides::PARAMETER;
 use super::path::Template;
-use super::{Action, Field, OnError, Rule, RuleSet, SettleOn, Unmatched, VoidOn, elsewhere};
+use super::{Action, Field, OnError, Rule, RuleSet, RuleTrust, SettleOn, Unmatched, VoidOn, elsewhere};
 use quota::{Mode, REPLAYS_MAX, Unit, document_text};
 
 mod extract;
@@ -128,6 +128,7 @@ struct RawRule {
     timeout_ms: Option<u32>,
     void_on: Option<RawVoidOn>,
     replays: Option<RawReplays>,
+    trust: Option<RawTrust>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -178,6 +179,13 @@ enum RawReplays {
 enum Replays {
     Pass,
     Refuse,
+}
+
+/// That payments may be admitted from rights.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTrust {
+    report_ms: Option<u32>,
 }
 
 impl TryFrom<RawDocument> for Document {
@@ -270,6 +278,7 @@ fn build(raw: RawRule) -> Result<Rule, Problem> {
         body_bytes_max: body_bytes_max.map_err(at("body_bytes_max"))?,
         timeout_ms: timeout_ms.map_err(at("timeout_ms"))?,
         void_on: void_on(raw.void_on).map_err(at("void_on"))?,
+        trust: trust(raw.action, raw.replays, raw.trust)?,
         replays_max: replays_max(raw.action, raw.replays).map_err(at("replays"))?,
         methods,
         path,
@@ -310,6 +319,24 @@ fn replays_max(action: Action, replays: Option<RawReplays>) -> Result<Option<u8>
         (Action::Consume | Action::Hold, Some(RawReplays::Number(number))) => {
             let max = u8::try_from(number).ok().filter(|max| *max <= REPLAYS_MAX);
             max.map(Some).ok_or_else(|| format!("must be pass, refuse or 0 to {REPLAYS_MAX}, it is {number}"))
+        }
+    }
+}
+
+fn trust(action: Action, replays: Option<RawReplays>, trust: Option<RawTrust>) -> Result<Option<RuleTrust>, Problem> {
+    let Some(RawTrust { report_ms }) = trust else { return Ok(None) };
+    let problem = |text: String| Err(("trust".to_owned(), text));
+    match (action, replays) {
+        (Action::Hold | Action::Settle | Action::Refund | Action::Void | Action::Check, _) => {
+            problem(format!("is for the action consume, this one is {}", action.as_str()))
+        }
+        (Action::Consume, Some(RawReplays::Word(Replays::Refuse) | RawReplays::Number(_))) => {
+            problem("cannot be combined with replays: a right admits a repetition without knowing the first".to_owned())
+        }
+        (Action::Consume, Some(RawReplays::Word(Replays::Pass)) | None) => {
+            let report_ms = within(report_ms.unwrap_or(RuleTrust::REPORT_MS_DEFAULT), 1, RuleTrust::REPORT_MS_MAX);
+            let report_ms = report_ms.map_err(|problem| ("trust.report_ms".to_owned(), problem))?;
+            Ok(Some(RuleTrust { report_ms }))
         }
     }
 }

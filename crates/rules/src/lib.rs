@@ -133,6 +133,20 @@ impl VoidOn {
     }
 }
 
+/// That payments of a rule may be admitted from rights, and reported to the server afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleTrust {
+    /// How long reports wait for each other, in milliseconds.
+    pub report_ms: u32,
+}
+
+impl RuleTrust {
+    /// The usual wait.
+    pub const REPORT_MS_DEFAULT: u32 = 10;
+    /// The longest one: what a proxy that ends has not reported stays counted and unnamed.
+    pub const REPORT_MS_MAX: u32 = 1_000;
+}
+
 /// One kind of payment request and how it is enforced. Valid by construction.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -156,6 +170,8 @@ pub struct Rule {
     pub void_on: VoidOn,
     /// How many repetitions of an admitted order are allowed, as separate requests; `None` for any number.
     pub replays_max: Option<u8>,
+    /// Whether its payments may be admitted from rights; `None` where each is decided by the server.
+    pub trust: Option<RuleTrust>,
     methods: Vec<String>,
     path: Template,
     fields: Vec<(Field, Vec<Source>)>,

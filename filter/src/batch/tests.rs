@@ -8,7 +8,7 @@ fn check(stream: u32, started_ms: u64, timeout_ms: u32) -> Arc<PendingCheck> {
 }
 
 fn follow_up(label: usize) -> FollowUp {
-    FollowUp { kind: Kind::Void, cluster: "c".into(), message: vec![2], label: label.to_string(), tries: 1 }
+    FollowUp { tries: 1, ..FollowUp::new(Kind::Void, "c".into(), vec![2], label.to_string()) }
 }
 
 /// A queue with its calls, numbered as they go out.
@@ -116,7 +116,7 @@ fn a_second_call_goes_where_half_a_call_waits_and_no_fewer_than_wait_for_the_fir
     let mut played = Played::new(BATCH_MAX);
     let alone = Batch { checks: vec![check(1, played.now_ms, 500)], ..Batch::default() };
     played.queue.sent(100, alone, played.now_ms, true);
-    played.queue.push_follow_up(follow_up(0)).unwrap();
+    played.queue.push_follow_up(follow_up(0), 0).unwrap();
     assert_eq!(played.sends(), (vec![], labels(0..1)));
     played.check(2);
     assert_eq!(played.sends().0, [2]);
@@ -142,7 +142,7 @@ fn without_batches_everything_goes_at_once() {
     let mut played = Played::new(1);
     for stream in 1..=100 {
         played.check(stream);
-        played.queue.push_follow_up(follow_up(0)).unwrap();
+        played.queue.push_follow_up(follow_up(0), 0).unwrap();
         assert_eq!(played.sends(), (vec![stream], vec![]));
         assert_eq!(played.sends(), (vec![], labels(0..1)));
         assert_eq!(played.sends(), (vec![], vec![]));
@@ -152,14 +152,14 @@ fn without_batches_everything_goes_at_once() {
 #[test]
 fn follow_ups_ride_along_and_never_hold_a_payment_up() {
     let mut played = Played::new(BATCH_MAX);
-    played.queue.push_follow_up(follow_up(0)).unwrap();
+    played.queue.push_follow_up(follow_up(0), 0).unwrap();
     assert_eq!(played.sends(), (vec![], labels(0..1)), "nothing is in flight");
-    (1..=2).for_each(|label| played.queue.push_follow_up(follow_up(label)).unwrap());
+    (1..=2).for_each(|label| played.queue.push_follow_up(follow_up(label), 0).unwrap());
     assert_eq!(played.sends(), (vec![], vec![]), "they wait for each other");
     played.check(1);
     assert_eq!(played.sends(), (vec![1], labels(1..3)), "a payment does not, and takes them with it");
     // However many payments wait, follow-ups keep a share of each call; alone they fill one.
-    (0..80).for_each(|label| played.queue.push_follow_up(follow_up(label)).unwrap());
+    (0..80).for_each(|label| played.queue.push_follow_up(follow_up(label), 0).unwrap());
     (0..60).for_each(|stream| drop(played.check(stream)));
     played.back(2);
     assert_eq!(played.sends(), ((0..28).collect(), labels(0..4)));
@@ -173,7 +173,7 @@ fn follow_ups_ride_along_and_never_hold_a_payment_up() {
     assert_eq!(played.sends(), (vec![], labels(36..68)));
     // The smallest batches have room for both.
     let mut played = Played::new(2);
-    played.queue.push_follow_up(follow_up(0)).unwrap();
+    played.queue.push_follow_up(follow_up(0), 0).unwrap();
     (1..=2).for_each(|stream| drop(played.check(stream)));
     assert_eq!(played.sends(), (vec![1], labels(0..1)));
 }
@@ -219,7 +219,7 @@ fn a_call_whose_payments_are_over_holds_nobody_up_but_counts() {
         second.over();
     }
     played.check(7);
-    played.queue.push_follow_up(follow_up(0)).unwrap();
+    played.queue.push_follow_up(follow_up(0), 0).unwrap();
     assert_eq!(played.sends(), (vec![], vec![]), "however they ended, there are so many");
     played.back(1);
     assert_eq!(played.sends(), (vec![7], labels(0..1)));
@@ -228,7 +228,7 @@ fn a_call_whose_payments_are_over_holds_nobody_up_but_counts() {
     let gone = played.check(1);
     played.sends();
     gone.over();
-    played.queue.push_follow_up(follow_up(0)).unwrap();
+    played.queue.push_follow_up(follow_up(0), 0).unwrap();
     assert_eq!(played.sends(), (vec![], vec![]));
     played.now_ms += SLOW_MS;
     assert_eq!(played.sends(), (vec![], labels(0..1)));
@@ -270,7 +270,7 @@ fn the_queues_are_bounded() {
     }
     let queued = (0..5).filter(|_| queue.push_check(check(1, 0, 500))).count();
     assert_eq!(queued, 3, "a stream that ends makes room at once");
-    let queued = (0..QUEUE_MAX + 1).filter(|label| queue.push_follow_up(follow_up(*label)).is_ok()).count();
+    let queued = (0..QUEUE_MAX + 1).filter(|label| queue.push_follow_up(follow_up(*label), 0).is_ok()).count();
     assert_eq!(queued, QUEUE_MAX);
 }
 
@@ -323,10 +323,10 @@ fn a_calls_own_timeout_stands_for_deadlines_close_to_it() {
 fn what_a_configuration_leaves_behind() {
     let mut played = Played::new(BATCH_MAX);
     let queued: Vec<_> = (1..=4).map(|stream| played.check(stream)).collect();
-    played.queue.push_follow_up(follow_up(1)).unwrap();
+    played.queue.push_follow_up(follow_up(1), 0).unwrap();
     played.sends();
     played.check(5);
-    played.queue.push_follow_up(follow_up(2)).unwrap();
+    played.queue.push_follow_up(follow_up(2), 0).unwrap();
     queued[1].over();
     let left = played.queue.end();
     assert_eq!(left.checks.iter().map(|own| own.stream).collect::<Vec<_>>(), [5, 1, 3, 4]);

@@ -79,7 +79,7 @@ impl Root {
         }
         let unreadable = |HostError(status)| format!("the proxy does not return it (status {status})");
         let text = abi::buffer(BufferType::PluginConfiguration, size).map_err(unreadable)?.unwrap_or_default();
-        let plugin = Plugin::parse(&text)?;
+        let plugin = Plugin { holder: Some(Arc::clone(&worker.holder)), ..Plugin::parse(&text)? };
         worker.start()?;
         let no_tick = |HostError(status)| format!("the proxy cannot set the timer (status {status})");
         abi::set_tick_period(TICK_MS).map_err(no_tick)?;
@@ -148,7 +148,9 @@ impl Root {
         let outbox = worker.take_outbox();
         if !outbox.is_empty() {
             for follow_up in outbox {
-                worker.metrics.count(follow_up.kind.sent());
+                if let Some(stat) = follow_up.kind.sent() {
+                    worker.metrics.count(stat);
+                }
                 self.submit_follow_up(worker, FollowUp { tries: 1, ..follow_up });
             }
             self.send(worker);
@@ -162,8 +164,12 @@ impl Root {
         if self.gone.get() {
             worker.retry(follow_up);
         } else if own {
-            let refused = with(&self.queue, |queue| queue.push_follow_up(follow_up));
+            let now_ms = worker.latest_ms();
+            let refused = with(&self.queue, |queue| queue.push_follow_up(follow_up, now_ms));
             refused.unwrap_or_else(|follow_up| worker.retry(follow_up));
+            if let Some(due_ms) = with(&self.queue, |queue| queue.next_report_ms(now_ms)) {
+                self.schedule_tick(worker, due_ms);
+            }
         } else {
             let cluster = Arc::clone(&follow_up.cluster);
             let batch = Batch { follow_ups: vec![follow_up], ..Batch::default() };
@@ -239,9 +245,10 @@ impl Root {
     }
 
     fn set_timer(&self, worker: &Worker, now_ms: u64) {
-        let (deadline, goes_ms) = with(&self.queue, |queue| (queue.next_deadline(), queue.next_send_ms()));
+        let (deadline, goes_ms, report_ms) =
+            with(&self.queue, |queue| (queue.next_deadline(), queue.next_send_ms(), queue.next_report_ms(now_ms)));
         let mut timer = self.timer.get();
-        let period = timer.ticked(now_ms, [worker.next_due(), deadline, goes_ms].into_iter().flatten().min());
+        let period = timer.ticked(now_ms, [worker.next_due(), deadline, goes_ms, report_ms].into_iter().flatten().min());
         // A period that cannot be set is tried again by the next stream or tick that needs another one.
         let kept = period.is_some_and(|period_ms| abi::set_tick_period(period_ms).is_err());
         if !kept {
@@ -275,10 +282,14 @@ impl Root {
                 self.call(worker, &cluster, Batch { follow_ups: vec![follow_up], ..Batch::default() }, true);
                 continue;
             }
-            match acknowledgement(follow_up.kind, &wire::reply(outcome.grpc_status, outcome.response)) {
-                Acknowledgement::Done => {}
+            let reply = wire::reply(outcome.grpc_status, outcome.response);
+            match acknowledgement(follow_up.kind, &reply) {
+                Acknowledgement::Done => follow_up.answered(Some(&worker.holder), &reply),
                 Acknowledgement::Retry => worker.retry(follow_up),
-                Acknowledgement::Rejected(code) => worker.refused(&follow_up, code),
+                Acknowledgement::Rejected(code) => {
+                    follow_up.answered(Some(&worker.holder), &reply);
+                    worker.refused(&follow_up, code);
+                }
             }
         }
     }
@@ -363,6 +374,9 @@ impl proxy_wasm::traits::RootContext for RootContext {
                 for follow_up in worker.retries(now_ms) {
                     worker.metrics.count(follow_up.kind.retried());
                     root.submit_follow_up(worker, follow_up);
+                }
+                for follow_up in worker.holder.due() {
+                    root.submit_follow_up(worker, FollowUp { tries: 1, ..follow_up });
                 }
             }
             root.process_due_streams(worker, now_ms);

@@ -17,6 +17,7 @@ use crate::abi;
 use crate::batch::{Batch, PendingCheck};
 use crate::delays::Delays;
 use crate::follow_up::{FollowUp, FollowUps};
+use crate::trust::Holder;
 
 /// What a stream waits for until a tick.
 pub(super) enum Due {
@@ -28,7 +29,6 @@ pub(super) enum Due {
 
 type Streams = HashMap<u32, Rc<RefCell<StreamContext>>, BuildHasherDefault<Numbers>>;
 
-#[derive(Default)]
 pub(super) struct Worker {
     /// Random, so that attempts of different workers and proxies differ.
     attempt_prefix: OnceCell<u64>,
@@ -44,6 +44,8 @@ pub(super) struct Worker {
     /// Follow-ups that streams have put and no root has sent yet: empty between two callbacks.
     outbox: RefCell<Vec<FollowUp>>,
     follow_ups: RefCell<FollowUps>,
+    /// The rights of this worker, whatever the configuration.
+    pub(super) holder: Arc<Holder>,
     due: RefCell<Delays<Due>>,
 }
 
@@ -74,6 +76,25 @@ impl Hasher for Numbers {
     fn write_u32(&mut self, number: u32) {
         // The golden ratio's bits: numbers in a row are spread over all bits.
         self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            attempt_prefix: OnceCell::default(),
+            attempts: Cell::default(),
+            metrics: FilterMetrics::default(),
+            roots: RefCell::default(),
+            root_active: Cell::default(),
+            streams: RefCell::default(),
+            now_ms: Cell::default(),
+            outbox: RefCell::default(),
+            follow_ups: RefCell::default(),
+            // Without a clock nothing is admitted from a right.
+            holder: Arc::new(Holder::new(|| abi::monotonic_ms().unwrap_or(u64::MAX))),
+            due: RefCell::default(),
+        }
     }
 }
 
@@ -190,6 +211,7 @@ impl Worker {
 
     pub(super) fn retry(&self, follow_up: FollowUp) {
         if let Err(lost) = with(&self.follow_ups, |follow_ups| follow_ups.retry(follow_up)) {
+            lost.lose();
             self.lost(&lost, "not delivered");
         }
     }

@@ -49,7 +49,8 @@ impl Stream {
                 self.record.decided = decided.to_vec();
                 self.note(code, &headers);
                 step.push(Effect::Count(Stat::Refused));
-                self.respond(step, status, headers, Cow::Borrowed(body));
+                let shown = headers.into_iter().filter(|(name, _)| name != header::RIGHT);
+                self.respond(step, status, shown.collect(), Cow::Borrowed(body));
             }
         }
     }
@@ -218,9 +219,10 @@ const fn admits(action: sluice_rules::Action, code: Code) -> bool {
 }
 
 fn set_gateway_headers<'a>(step: &mut Step<'a>, headers: Vec<Pair<'a>>) {
-    step.effects.extend(headers.into_iter().map(|(name, value)| Effect::SetHeader { name, value }));
+    let forwarded = headers.into_iter().filter(|(name, _)| name != header::RIGHT);
+    step.effects.extend(forwarded.map(|(name, value)| Effect::SetHeader { name, value }));
 }
 
-fn set_code_header(step: &mut Step<'_>, code: Code) {
+pub(super) fn set_code_header(step: &mut Step<'_>, code: Code) {
     step.push(Effect::SetHeader { name: Cow::Borrowed(header::CODE), value: code.as_str() });
 }

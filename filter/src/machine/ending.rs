@@ -257,10 +257,10 @@ fn confirm(plugin: &Plugin, kind: Kind, attempt: &Attempt, amount: Option<Amount
 }
 
 fn follow_up(plugin: &Plugin, kind: Kind, attempt: &Attempt, message: Vec<u8>) -> Effect<'static> {
-    Effect::FollowUp(FollowUp { kind, cluster: Arc::clone(&plugin.cluster), message, label: label(attempt), tries: 0 })
+    Effect::FollowUp(FollowUp::new(kind, Arc::clone(&plugin.cluster), message, label(attempt)))
 }
 
-fn label(attempt: &Attempt) -> String {
+pub(super) fn label(attempt: &Attempt) -> String {
     let order_no = attempt.request.order_no.as_ref().map_or("", quota::OrderNo::as_str);
     format!("attempt={} merchant={} order={order_no}", attempt.id, attempt.request.merchant)
 }

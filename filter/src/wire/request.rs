@@ -2,8 +2,8 @@
 //! buffer. The order of the fields is fixed, so that a repetition is identical.
 
 use prost::encoding::encode_varint;
-use proto::extension;
-use quota::AmountMinor;
+use proto::{extension, right};
+use quota::{AmountMinor, Share};
 use sluice_rules::{Action, Request};
 
 use super::Attempt;
@@ -28,7 +28,7 @@ macro_rules! entry {
 /// The check before the gateway is called: a charge and a refund are counted now; a capture, a void and a check are only tried.
 /// The rule limits how many repetitions of a charge are admitted.
 #[must_use]
-pub fn check(action: Action, replays_max: Option<u8>, attempt: &Attempt) -> Vec<u8> {
+pub fn check(action: Action, replays_max: Option<u8>, attempt: &Attempt, wanted: Option<Share>) -> Vec<u8> {
     let (word, how) = match action {
         Action::Consume => (extension::ACTION_CONSUME, None),
         Action::Hold => (extension::ACTION_HOLD, None),
@@ -45,6 +45,25 @@ pub fn check(action: Action, replays_max: Option<u8>, attempt: &Attempt) -> Vec<
     if let Some(max) = replays_max {
         message.put_number(entry!(REPLAYS_MAX), u64::from(max));
     }
+    message.wanted(wanted);
+    message.finish()
+}
+
+/// Reports a payment that was admitted from a right, and asks for another one.
+#[must_use]
+pub fn report(attempt: &Attempt, right: &str, wanted: Option<Share>) -> Vec<u8> {
+    let mut message = Message::new(attempt, extension::ACTION_REPORT);
+    message.put(entry!(RIGHT), right);
+    message.details(attempt, attempt.request.amount);
+    message.wanted(wanted);
+    message.finish()
+}
+
+/// Ends the right that an attempt has asked for.
+#[must_use]
+pub fn release_right(attempt: &Attempt) -> Vec<u8> {
+    let mut message = Message::new(attempt, extension::ACTION_RELEASE_RIGHT);
+    message.put(entry!(RIGHT), &attempt.id);
     message.finish()
 }
 
@@ -141,6 +160,12 @@ impl Message {
         self.put_some(entry!(CHANNEL), channel.as_ref().map(quota::Channel::as_str));
         self.put_some(entry!(OPERATION_NO), operation_no.as_ref().map(quota::OperationNo::as_str));
         self.put_some(entry!(FINAL), (!is_final).then_some(extension::FINAL_NOT));
+    }
+
+    fn wanted(&mut self, wanted: Option<Share>) {
+        if let Some(wanted) = wanted {
+            self.put(entry!(RIGHT_WANTED), right::wanted_to_text(wanted));
+        }
     }
 
     fn put_some(&mut self, name: Entry, value: Option<&str>) {

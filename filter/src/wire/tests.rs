@@ -51,11 +51,11 @@ fn a_question_is_the_contracts_message() {
         (Action::Check, "action=consume amount_minor=5 channel=card dry=journal"),
     ];
     for (action, expected) in table {
-        assert_eq!(read(&check(action, None, &attempt(None, true))), expected, "{action:?}");
+        assert_eq!(read(&check(action, None, &attempt(None, true), None)), expected, "{action:?}");
     }
     let partial = attempt(Some("n"), false);
     let expected = "action=settle amount_minor=5 channel=card dry=1 final=0 operation_no=n";
-    assert_eq!(read(&check(Action::Settle, None, &partial)), expected);
+    assert_eq!(read(&check(Action::Settle, None, &partial, None)), expected);
     let amount = AmountMinor::new(3);
     let expected = "action=settle amount_minor=3 channel=card final=0 operation_no=n";
     assert_eq!(read(&confirm(Kind::Settle, &partial, amount)), expected);
@@ -84,7 +84,7 @@ fn pairs_survive_the_way_and_damage_is_noticed() {
 /// A batch's message is the contract's, whichever side writes it.
 #[test]
 fn a_batch_is_the_contracts_message() {
-    let one = check(Action::Consume, None, &attempt(None, true));
+    let one = check(Action::Consume, None, &attempt(None, true), None);
     let two = void(&attempt(Some("n"), false), Reason::ClientGone);
     for checks in [vec![], vec![&one[..]], vec![&one[..], &two[..], &one[..]]] {
         let request = proto::batch::BatchCheckRequest::decode(batch(checks.iter().copied()).as_slice()).unwrap();
@@ -94,7 +94,7 @@ fn a_batch_is_the_contracts_message() {
     }
     let long = "x".repeat(300);
     let long = Attempt { traceparent: Some(long.clone()), ..attempt(None, true) };
-    let message = proto::envoy::CheckRequest::decode(check(Action::Hold, Some(3), &long).as_slice()).unwrap();
+    let message = proto::envoy::CheckRequest::decode(check(Action::Hold, Some(3), &long, None).as_slice()).unwrap();
     let extensions = message.attributes.unwrap().context_extensions;
     assert_eq!(extensions[extension::TRACEPARENT].len(), 300);
     assert_eq!(extensions[extension::REPLAYS_MAX], "3");

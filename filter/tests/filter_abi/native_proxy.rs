@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use filter::delays::TICK_MS;
+use filter::trust::Holder;
 use sluice_filter_native::abi::hooks;
 use sluice_filter_native::abi::sys::Buffer;
 use sluice_filter_native::client::Server;
@@ -43,10 +44,20 @@ pub(crate) const CONTINUE: u32 = 0;
 pub(crate) const PAUSE: u32 = 1;
 
 /// The way to an engine that the test runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct TestOutlet {
     messages: Mutex<VecDeque<Message>>,
-    now_ms: AtomicU64,
+    now_ms: Arc<AtomicU64>,
+    holder: Arc<Holder>,
+}
+
+impl Default for TestOutlet {
+    fn default() -> Self {
+        let now_ms = Arc::new(AtomicU64::new(0));
+        let clock = Arc::clone(&now_ms);
+        let holder = Arc::new(Holder::new(move || clock.load(Ordering::Relaxed)));
+        Self { messages: Mutex::default(), now_ms, holder }
+    }
 }
 
 thread_local! {
@@ -56,6 +67,10 @@ thread_local! {
 impl Outlet for TestOutlet {
     fn now_ms(&self) -> u64 {
         self.now_ms.load(Ordering::Relaxed)
+    }
+
+    fn holder(&self) -> Arc<Holder> {
+        Arc::clone(&self.holder)
     }
 
     fn send(&self, message: Message) -> Result<(), Message> {
@@ -92,11 +107,12 @@ impl Proxy {
     pub(crate) fn new(own: Host) -> Self {
         thread::replace(|| OUTLET.with_borrow(|outlet| outlet.clone().unwrap()));
         let (host, number) = host::add(own);
+        let outlet: Arc<TestOutlet> = Arc::default();
         Self {
             host,
             number,
-            outlet: Arc::default(),
-            engine: Engine::default(),
+            engine: Engine::new(outlet.holder()),
+            outlet,
             configs: BTreeMap::new(),
             next_config: CONFIGS,
             next: ROOT + 1,

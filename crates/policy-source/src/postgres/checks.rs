@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Datelike, Utc};
-use quota::{AmountMinor, Breach, Channel, Currency, MerchantId, Thresholds, Throttle};
+use quota::{AmountMinor, Breach, Channel, Currency, MerchantId, Thresholds, Throttle, Trust};
 use serde_json::Value;
 use sluice_kit::database::change::ChangeError;
 use sluice_policy::{PolicyFields, Span};
 
 use super::error::of_policy;
-use super::model::{ALL_CHANNELS, BindingInput, BreachAction, OverrideInput, PolicyInput, TierInput};
+use super::model::{ALL_CHANNELS, BindingInput, BreachAction, OverrideInput, PolicyInput, TierInput, TrustMode};
 
 /// Longest accepted remarks or reason, in characters.
 const WORDS_LEN_MAX: usize = 2_000;
@@ -186,9 +186,13 @@ pub(super) fn amount(field: &'static str, value: Option<u64>) -> Result<Option<A
     value.map(|value| AmountMinor::new(value).ok_or_else(problem)).transpose()
 }
 
-pub(super) fn percent(value: Option<u32>) -> Result<Option<u8>, ChangeError> {
-    let problem = |_| ChangeError::invalid("over_capture_percent", "must be 0 to 100");
-    value.map(|value| u8::try_from(value).map_err(problem)).transpose()
+pub(super) fn over_capture(percent: Option<u32>) -> Result<Option<u8>, ChangeError> {
+    percent.map(|value| percent_of("over_capture_percent", value, 0..=100)).transpose()
+}
+
+fn percent_of(field: &'static str, value: u32, range: RangeInclusive<u8>) -> Result<u8, ChangeError> {
+    let problem = || ChangeError::invalid(field, format!("must be {} to {}", range.start(), range.end()));
+    u8::try_from(value).ok().filter(|value| range.contains(value)).ok_or_else(problem)
 }
 
 pub(super) fn thresholds(percents: Option<&[u32]>) -> Result<Option<Thresholds>, ChangeError> {
@@ -217,6 +221,28 @@ pub(super) fn breach(action: Option<BreachAction>, throttle: [Option<u32>; 4]) -
         (None, [None, None, None, None]) => Ok(None),
         (Some(BreachAction::Reject) | None, _) => {
             Err(ChangeError::invalid("breach", "must be throttle where a throttle field is given"))
+        }
+    }
+}
+
+/// `Some(None)` switches inherited trust off.
+pub(super) fn trust(
+    mode: Option<TrustMode>,
+    [above_percent, share_percent, ttl_ms]: [Option<u32>; 3],
+) -> Result<Option<Option<Trust>>, ChangeError> {
+    match (mode, above_percent, share_percent, ttl_ms) {
+        (Some(TrustMode::On), Some(above_percent), Some(share_percent), Some(ttl_ms)) => Ok(Some(Some(Trust {
+            above_percent: percent_of("trust_above_percent", above_percent, 0..=Trust::ABOVE_PERCENT_MAX)?,
+            share_percent: percent_of("trust_share_percent", share_percent, 1..=Trust::SHARE_PERCENT_MAX)?,
+            ttl_ms,
+        }))),
+        (Some(TrustMode::On), _, _, _) => {
+            Err(ChangeError::invalid("trust", "on needs trust_above_percent, trust_share_percent and trust_ttl_ms"))
+        }
+        (Some(TrustMode::Off), None, None, None) => Ok(Some(None)),
+        (None, None, None, None) => Ok(None),
+        (Some(TrustMode::Off) | None, _, _, _) => {
+            Err(ChangeError::invalid("trust", "must be on where another field of trust is given"))
         }
     }
 }

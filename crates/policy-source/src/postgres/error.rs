@@ -7,8 +7,9 @@ use sluice_policy::PolicyError;
 pub(crate) fn of_policy(error: PolicyError) -> ChangeError {
     match error {
         PolicyError::Field { field, problem } => {
-            let last = field.strip_prefix("breach.throttle.").map(|name| format!("throttle_{name}"));
-            ChangeError::Invalid { field: last.unwrap_or_else(|| api_name(&field)), problem }
+            let throttle = field.strip_prefix("breach.throttle.").map(|name| format!("throttle_{name}"));
+            let nested = throttle.or_else(|| field.strip_prefix("trust.").map(|name| format!("trust_{name}")));
+            ChangeError::Invalid { field: nested.unwrap_or_else(|| api_name(&field)), problem }
         }
         PolicyError::EnforcesNothing => ChangeError::Conflict(
             "the set in force after it enforces nothing: it names no limit that payments count against".to_owned(),

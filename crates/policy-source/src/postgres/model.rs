@@ -11,7 +11,7 @@ use strum::IntoStaticStr;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::checks::{amount, breach, names, percent, thresholds};
+use super::checks::{amount, breach, names, over_capture, thresholds, trust};
 use super::error::of_policy;
 
 /// The word for every channel.
@@ -32,6 +32,16 @@ pub enum BreachAction {
 pub enum HoldExpiry {
     Void,
     Settle,
+}
+
+/// Whether holders get rights of the account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TrustMode {
+    /// Every payment is decided by the store.
+    Off,
+    /// By the terms of the `trust_*` fields, which must all be given then.
+    On,
 }
 
 /// What becomes of merchants that no policy names.
@@ -155,6 +165,18 @@ macro_rules! with_policy {
                 /// Postgres: `deny` (where none is given) or `allow`. Only in a policy for all channels.
                 #[schema(value_type = Option<String>, pattern = "^(deny|allow)$", example = "deny")]
                 on_unknown_credit: Option<OnUnknownCredit>,
+                /// Whether holders, such as workers of the proxy, get rights of the account and admit payments from them without a
+                /// call; off where none is given. Only in a policy for all channels.
+                trust: Option<TrustMode>,
+                /// Percent of each limit that must be left for a right.
+                #[schema(minimum = 0, maximum = 99, example = 20)]
+                trust_above_percent: Option<u32>,
+                /// Percent of what is left of a limit that one right may take.
+                #[schema(minimum = 1, maximum = 50, example = 5)]
+                trust_share_percent: Option<u32>,
+                /// Milliseconds after which nothing is admitted from a right any more.
+                #[schema(minimum = 100, maximum = 60_000, example = 2_000)]
+                trust_ttl_ms: Option<u32>,
                 /// Percentages of the account's limits at which usage raises an alert, each 1 to 1000: at most eight, none for nothing.
                 /// 80 and 100 where none are given. Only in a policy for all channels.
                 #[schema(max_items = 8, example = json!([80, 100]))]
@@ -177,6 +199,7 @@ macro_rules! with_policy {
                     self.throttle_delay_ms_max,
                     self.throttle_ceiling_percent,
                 ];
+                let terms = [self.trust_above_percent, self.trust_share_percent, self.trust_ttl_ms];
                 let fields = PolicyFields {
                     timezone: self.timezone.clone(),
                     cutoff_hour: self.cutoff_hour,
@@ -188,8 +211,9 @@ macro_rules! with_policy {
                     breach: breach(self.breach, throttle)?,
                     hold_lifetime_secs: self.hold_lifetime_secs,
                     hold_on_expiry: self.hold_on_expiry.map(HoldExpiry::rule),
-                    over_capture_percent: percent(self.over_capture_percent)?,
+                    over_capture_percent: over_capture(self.over_capture_percent)?,
                     on_unknown_credit: self.on_unknown_credit,
+                    trust: trust(self.trust, terms)?,
                     thresholds: thresholds(self.thresholds.as_deref())?,
                     unknown_merchants: self.unknown_merchants.map(UnknownMerchants::rule),
                     ..self.limit_fields()?

@@ -23,7 +23,7 @@ static GIVEN: LazyLock<String> = LazyLock::new(|| {
         "merchant_id, tier_id, channel, currency, single_trans_min, single_trans_max, {limits}, timezone, cutoff_hour, \
          week_starts_on, allowed_channels, allowed_currencies, weight_bp, units_per_payment, breach, throttle_per_minute, throttle_burst, \
          throttle_delay_ms_max, throttle_ceiling_percent, hold_lifetime_secs, hold_on_expiry, over_capture_percent, \
-         on_unknown_credit, thresholds, unknown_merchants, effective_date, expiry_date, priority, metadata, remarks"
+         on_unknown_credit, trust, trust_above_percent, trust_share_percent, trust_ttl_ms, thresholds, unknown_merchants, effective_date, expiry_date, priority, metadata, remarks"
     )
 });
 

@@ -191,15 +191,16 @@ pub(super) fn renewed(calendar: &Calendar, zones: &dyn ZoneSource) -> Option<Cal
     Some(calendar.with_zone(zone)).filter(|renewed| renewed != calendar)
 }
 
-/// Whether a channel's policy says something else than the account's. Versions name the answers; calendar and thresholds are the
-/// account's.
+/// Whether a channel's policy says something else than the account's. Versions name the answers; calendar, thresholds and trust are
+/// the account's.
 fn differs(channel: &Policy, all: Option<&Arc<Policy>>) -> bool {
     all.is_none_or(|all| {
-        let Policy { version, calendar, calendar_known, threshold_policy, .. } = all.as_ref();
+        let Policy { version, calendar, calendar_known, trust, threshold_policy, .. } = all.as_ref();
         let alike = Policy {
             version: Arc::clone(version),
             calendar: calendar.clone(),
             calendar_known: *calendar_known,
+            trust: *trust,
             threshold_policy: threshold_policy.clone(),
             ..channel.clone()
         };

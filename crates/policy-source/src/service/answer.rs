@@ -100,14 +100,15 @@ impl Answer {
     }
 }
 
-/// Counters are the account's, so all its channels share the windows and the thresholds: only its answer for all channels may
-/// set them.
+/// Counters and rights are the account's, so all its channels share the windows, the thresholds and trust: only its answer for all
+/// channels may set them.
 fn check_of_account(fields: &PolicyFields) -> Result<(), AnswerError> {
     let given = [
         ("timezone", fields.timezone.is_some()),
         ("cutoff_hour", fields.cutoff_hour.is_some()),
         ("week_starts_on", fields.week_starts_on.is_some()),
         ("thresholds", fields.thresholds.is_some()),
+        ("trust", fields.trust.is_some()),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         Some((field, _)) => {

@@ -1,9 +1,10 @@
 //! Tiers, who is of which, and overrides: what holds for a merchant, as it is changed.
 
+use quota::Trust;
 use sluice_kit::clock;
 use sluice_policy_source::postgres::ScopeFilter;
 use sluice_policy_source::postgres::model::{
-    BindingInput, OverrideInput, PolicyInput, Tier, TierInput, UnknownMerchants,
+    BindingInput, OverrideInput, PolicyInput, Tier, TierInput, TrustMode, UnknownMerchants,
 };
 use sqlx::types::chrono::DateTime;
 use sqlx::types::{Uuid, chrono::Utc};
@@ -233,6 +234,39 @@ async fn thresholds_are_inherited_and_replaced() -> Result<()> {
         let watch = policy.as_ref().and_then(|policy| policy.threshold_policy.clone());
         let found = watch.as_ref().map(|watch| watch.thresholds().percents());
         assert_eq!(found, Some(percents), "{merchant}");
+    }
+    Ok(())
+}
+
+/// A row gives trust, switches off what the file gives, or inherits it.
+#[tokio::test]
+async fn trust_is_inherited_and_replaced() -> Result<()> {
+    const TRUSTING: &str = "{version: file, default: {daily_amount: 1000, \
+         trust: {above_percent: 10, share_percent: 1, ttl_ms: 100}}}";
+    let postgres = postgres().await?;
+    let node = Node::start(&postgres.url(), Some(TRUSTING), &[]).await?;
+    let repository = node.repository(&postgres)?;
+    let of = |merchant: &str, trust, [above_percent, share_percent, ttl_ms]: [Option<u32>; 3]| PolicyInput {
+        trust,
+        trust_above_percent: above_percent,
+        trust_share_percent: share_percent,
+        trust_ttl_ms: ttl_ms,
+        ..daily_policy(merchant, 5_000)
+    };
+    let terms = |above_percent, share_percent, ttl_ms| Some(Trust { above_percent, share_percent, ttl_ms });
+    let table = [
+        ("on", of("on", Some(TrustMode::On), [Some(0), Some(50), Some(60_000)]), terms(0, 50, 60_000)),
+        ("off", of("off", Some(TrustMode::Off), [None; 3]), None),
+        ("inherits", of("inherits", None, [None; 3]), terms(10, 1, 100)),
+    ];
+    for (merchant, input, expected) in table {
+        let made = put_in_force(&repository, &input).await?;
+        let given = (made.trust, made.trust_above_percent, made.trust_share_percent, made.trust_ttl_ms);
+        let asked = (input.trust, input.trust_above_percent, input.trust_share_percent, input.trust_ttl_ms);
+        assert_eq!(given, asked, "{merchant}");
+        node.wait_for_daily(merchant, 5_000, WITHIN).await?;
+        let policy = node.policy(merchant, "USD", None).await?;
+        assert_eq!(policy.map(|policy| policy.trust), Some(expected), "{merchant}");
     }
     Ok(())
 }

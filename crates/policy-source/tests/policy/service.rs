@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use quota::{Currency, LimitName, MerchantId, Period, Policy, ThresholdPolicy};
+use quota::{Currency, LimitName, MerchantId, Period, Policy, ThresholdPolicy, Trust};
 use sluice_policy_source::service::FIRST_ANSWER_MAX;
 use testkit::dirs::RunDir;
 use testkit::ports::{self, loopback};
@@ -360,11 +360,13 @@ async fn f6_an_answers_calendar_follows_renewed_zone_data() -> Result<()> {
     wait::until_async("the renewed zone", WITHIN, || async { Ok((hour().await? == 3).then_some(())) }).await
 }
 
-/// A channel has limits of its own, and its account's calendar.
+/// A channel has limits of its own, and its account's calendar, thresholds and trust.
 #[tokio::test]
 async fn q5_a_channel_follows_its_accounts_calendar() -> Result<()> {
     let postgres = postgres().await?;
-    let service = PolicyService::start(ok("{\"daily_limit\": 7, \"timezone\": \"Asia/Tokyo\"}")).await?;
+    let trust = r#""trust": "on", "trust_above_percent": 20, "trust_share_percent": 5, "trust_ttl_ms": 2000"#;
+    let answer = format!(r#"{{"daily_limit": 7, "timezone": "Asia/Tokyo", {trust}}}"#);
+    let service = PolicyService::start(ok(&answer)).await?;
     let url = service.url();
     let env = [("POLICY_SERVICE_URL", url.as_str()), ("SLUICE_POLICY_REFRESH_SECS", "3600")];
     let node = Node::start(&postgres.url(), None, &env).await?;
@@ -377,6 +379,8 @@ async fn q5_a_channel_follows_its_accounts_calendar() -> Result<()> {
     .await?;
     assert_eq!((policy.calendar.zone_name(), policy.calendar_known), ("Asia/Tokyo", true));
     assert_eq!(watched(&policy), Some(7), "usage is the account's");
+    let trust = Trust { above_percent: 20, share_percent: 5, ttl_ms: 2_000 };
+    assert_eq!(policy.trust, Some(trust), "rights are the account's");
     Ok(())
 }
 

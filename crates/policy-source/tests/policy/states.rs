@@ -1,7 +1,7 @@
 //! Draft, approved by another person, active, inactive: and every step on the record.
 
 use sluice_policy_source::postgres::PolicyFilter;
-use sluice_policy_source::postgres::model::{BreachAction, PolicyInput, PolicyState, PolicyStatus};
+use sluice_policy_source::postgres::model::{BreachAction, PolicyInput, PolicyState, PolicyStatus, TrustMode};
 use sqlx::types::Uuid;
 use testkit::Result;
 
@@ -84,6 +84,13 @@ async fn what_is_invalid_is_refused_with_its_field() -> Result<()> {
     let ann = Person::new("ann")?;
     let base = || daily_policy("m", 5);
     let time = |text: &str| text.parse().ok();
+    let trusting = |above_percent, share_percent, ttl_ms| PolicyInput {
+        trust: Some(TrustMode::On),
+        trust_above_percent: Some(above_percent),
+        trust_share_percent: Some(share_percent),
+        trust_ttl_ms: Some(ttl_ms),
+        ..base()
+    };
     let table: Vec<(&str, PolicyInput)> = vec![
         ("daily_limit", PolicyInput { daily_limit: None, ..base() }),
         ("daily_limit", PolicyInput { daily_limit: Some(1 << 53), ..base() }),
@@ -101,6 +108,17 @@ async fn what_is_invalid_is_refused_with_its_field() -> Result<()> {
         ("allowed_channels", PolicyInput { allowed_channels: Some(vec![String::new()]), ..base() }),
         ("breach", PolicyInput { breach: Some(BreachAction::Throttle), throttle_burst: Some(1), ..base() }),
         ("breach", PolicyInput { throttle_burst: Some(1), ..base() }),
+        ("trust", PolicyInput { trust: Some(TrustMode::On), trust_ttl_ms: Some(2_000), ..base() }),
+        ("trust", PolicyInput { trust: Some(TrustMode::Off), ..trusting(20, 5, 2_000) }),
+        ("trust", PolicyInput { trust_share_percent: Some(5), ..base() }),
+        ("trust", PolicyInput { channel: "card".to_owned(), ..trusting(20, 5, 2_000) }),
+        ("trust", PolicyInput { channel: "card".to_owned(), trust: Some(TrustMode::Off), ..base() }),
+        ("trust_above_percent", trusting(100, 5, 2_000)),
+        ("trust_above_percent", trusting(256, 5, 2_000)),
+        ("trust_share_percent", trusting(20, 0, 2_000)),
+        ("trust_share_percent", trusting(20, 51, 2_000)),
+        ("trust_ttl_ms", trusting(20, 5, 99)),
+        ("trust_ttl_ms", trusting(20, 5, 60_001)),
         ("thresholds", PolicyInput { thresholds: Some(vec![0]), ..base() }),
         ("thresholds", PolicyInput { thresholds: Some(vec![1_001]), ..base() }),
         ("thresholds", PolicyInput { thresholds: Some(vec![80, 80]), ..base() }),
@@ -181,6 +199,14 @@ async fn the_tables_keep_the_rules_by_themselves() -> Result<()> {
         ("UPDATE limit_policy SET daily_limit = 9007199254740992 WHERE policy_id = $1", drafted.policy_id),
         ("UPDATE limit_policy SET breach = 'throttle' WHERE policy_id = $1", drafted.policy_id),
         ("UPDATE limit_policy SET thresholds = '{80, 1001}' WHERE policy_id = $1", drafted.policy_id),
+        ("UPDATE limit_policy SET trust = 'on' WHERE policy_id = $1", drafted.policy_id),
+        ("UPDATE limit_policy SET trust = 'off', trust_ttl_ms = 2000 WHERE policy_id = $1", drafted.policy_id),
+        (
+            "UPDATE limit_policy SET trust = 'on', trust_above_percent = 20, trust_share_percent = 51, trust_ttl_ms = 2000 \
+             WHERE policy_id = $1",
+            drafted.policy_id,
+        ),
+        ("UPDATE limit_policy SET channel = 'card', trust = 'off' WHERE policy_id = $1", drafted.policy_id),
     ];
     for (statement, policy) in table {
         assert!(sqlx::query(statement).bind(policy).execute(&pool).await.is_err(), "{statement}");

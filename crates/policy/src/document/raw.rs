@@ -9,7 +9,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::{PolicyFields, UnknownMerchants, WeekStart};
-use quota::{AmountMinor, Breach, LimitName, OnExpiry, OnUnknownCredit, Thresholds, Throttle};
+use quota::{AmountMinor, Breach, LimitName, OnExpiry, OnUnknownCredit, Thresholds, Throttle, Trust};
 
 /// A limit, or `unlimited`, which removes an inherited one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -61,6 +61,32 @@ impl RawBreach {
         match self {
             Self::Word(Reject::Reject) => Breach::Reject,
             Self::Throttle(RawThrottle { throttle }) => Breach::Throttle(throttle),
+        }
+    }
+}
+
+/// When holders get rights of the account, or `off`. YAML 1.1 has `off` for a boolean; this parser has it for a text.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "`off`, or above_percent (0 to 99), share_percent (1 to 50) and ttl_ms (100 to 60000), each a whole number"
+)]
+pub(super) enum RawTrust {
+    Word(Off),
+    On(Trust),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Off {
+    Off,
+}
+
+impl RawTrust {
+    const fn trust(self) -> Option<Trust> {
+        match self {
+            Self::Word(Off::Off) => None,
+            Self::On(trust) => Some(trust),
         }
     }
 }
@@ -166,6 +192,7 @@ with_limits! {
         hold: RawHold,
         over_capture_percent: Option<u8>,
         on_unknown_credit: Option<OnUnknownCredit>,
+        trust: Option<RawTrust>,
         thresholds: Option<Percents>,
     }
 
@@ -185,6 +212,7 @@ with_limits! {
         hold: RawHold,
         over_capture_percent: Option<u8>,
         on_unknown_credit: Option<OnUnknownCredit>,
+        trust: Option<RawTrust>,
         thresholds: Option<Percents>,
     }
 }
@@ -294,6 +322,7 @@ impl RawPolicy {
             hold_on_expiry: self.hold.on_expiry,
             over_capture_percent: self.over_capture_percent,
             on_unknown_credit: self.on_unknown_credit,
+            trust: self.trust.map(RawTrust::trust),
             thresholds: self.thresholds.map(|Percents(thresholds)| thresholds),
             ..self.limits()
         }
@@ -323,6 +352,7 @@ impl RawOverride {
             hold_on_expiry: self.hold.on_expiry,
             over_capture_percent: self.over_capture_percent,
             on_unknown_credit: self.on_unknown_credit,
+            trust: self.trust.map(RawTrust::trust),
             thresholds: self.thresholds.map(|Percents(thresholds)| thresholds),
             ..self.limits()
         }

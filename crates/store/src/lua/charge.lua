@@ -39,7 +39,7 @@
         right = sub(right, 1, RIGHT_LEFT_AT - 1) .. encode('<dd', left - right_counts, left_count - 1) .. sub(right, RIGHT_UNTIL_AT)
         if not dry then values[right_at] = right end
         if o_day ~= day or o_week ~= week or o_de ~= de or o_we ~= we or o_me ~= me or o_ye ~= ye then
-          counting[number] = not dry and sub(right, WINDOWS_AT, (WINDOWS_AT + COUNTED_LEN - 1)) or nil
+          counting[number] = sub(right, WINDOWS_AT, (WINDOWS_AT + COUNTED_LEN - 1))
         end
         counts, o_cycle = right_counts, 0
       else

@@ -23,6 +23,8 @@ const STRETCH: u64 = 300;
 const PART: u64 = 24;
 /// Orders that the journal may return later.
 const REMEMBERED: usize = 24;
+/// Rights that may have ended.
+const ENDED: usize = 6;
 pub(crate) const MERCHANTS: [&str; 4] = ["m-1", "m-2", "m-3", "m-4"];
 /// Of these accounts nothing else is asked than new charges, so that most are decided without anything out of the ordinary.
 pub(crate) const PLAIN_MERCHANTS: [&str; 2] = ["p-1", "p-2"];
@@ -75,6 +77,8 @@ pub(crate) struct Generator {
     number: u128,
     seed: u64,
     remembered: VecDeque<Order>,
+    /// Rights that may have ended, the latest first.
+    ended: VecDeque<RightId>,
     threshold_policy: Option<Arc<ThresholdPolicy>>,
 }
 
@@ -119,6 +123,7 @@ impl Generator {
             number: 0,
             seed,
             remembered: VecDeque::new(),
+            ended: VecDeque::new(),
             threshold_policy: None,
         }
     }
@@ -422,13 +427,17 @@ impl Generator {
 
     /// Mostly about a right that is there.
     fn right(&mut self, target: &Target) -> Action {
-        let numbered = |number: u128| RightId(((u128::from(self.seed) << 64) | number).to_be_bytes());
-        let fresh = numbered(self.number);
+        let fresh = RightId(((u128::from(self.seed) << 64) | self.number).to_be_bytes());
         // Sometimes one that has ended.
-        let earlier = numbered(self.number.saturating_sub(1 + u128::from(self.random.below(40))));
+        let place = self.random.below(ENDED as u64) as usize;
+        let ended = self.ended.get(place).copied().unwrap_or(fresh);
         let known = if target.rights.is_empty() { None } else { Some(self.random.pick(&target.rights)) };
         let known = known.filter(|_| self.random.percent(90));
-        let right = known.map_or(earlier, |(right, _)| right);
+        let right = known.map_or(ended, |(right, _)| right);
+        if let Some((right, _)) = known {
+            self.ended.truncate(ENDED - 1);
+            self.ended.push_front(right);
+        }
         match self.random.below(16) {
             0 => self.grant(target, right),
             1..=4 => self.grant(target, fresh),

@@ -1,4 +1,4 @@
-use quota::AmountMinor;
+use quota::{AmountMinor, Trust};
 
 use super::*;
 use crate::zones::Zones;
@@ -52,7 +52,9 @@ fn channels_that_are_made_up_push_out_nobody() {
     let mut bench = Bench::new();
     bench.cells("other", Some("card"), 0).all.known(policy("other", 1));
     let cells = bench.cells("m", Some("card"), 0);
-    cells.all.known(policy("all", 500));
+    // Rights are the account's: a channel's answer has no trust.
+    let trust = Some(Trust { above_percent: 20, share_percent: 5, ttl_ms: 2_000 });
+    cells.all.known(Arc::new(Policy { trust, ..Policy::clone(&policy("all", 500)) }));
     cells.channel.unwrap().known(policy("card", 200));
     bench.queued();
     for number in 1..=1_000 {

@@ -1,0 +1,145 @@
+//! Rights at the proxy: payments that go on without a call, exactly once in the books, and never more than the limit.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use testkit::books::{books_agree, settles_at, voids_done};
+use testkit::client::{Client, Payment, Protocol};
+use testkit::envoy::EnvoyConfig;
+use testkit::stack::{Stack, StackOptions};
+use testkit::{Failure, Result};
+
+use crate::suite::{self, Suite};
+
+const CLIENTS: usize = 64;
+/// Payments of a merchant that is far from its limit.
+const ROOMY: usize = 3_000;
+/// The day's number of payments of one that is not.
+const TIGHT: u64 = 1_500;
+const POLICIES: &str = "version: trust\n\
+    default: {timezone: UTC, daily_amount: 100000000, trust: {above_percent: 20, share_percent: 10, ttl_ms: 500}}\n\
+    merchants:\n  tight: {daily_count: 1500}\n  central: {trust: off}\n";
+
+pub(crate) fn add(suite: &mut Suite) {
+    let options = || StackOptions { policies: Some(POLICIES.to_owned()), change: Some(trusting), ..suite::patient() };
+    suite.owned("trust::payments_go_on_without_a_call", options(), without_a_call);
+    let workers = StackOptions { workers: 2, ..options() };
+    suite.owned("trust::exactly_what_fits_is_admitted", workers, exactly_what_fits);
+}
+
+/// Payments may be admitted from rights.
+fn trusting(config: &mut EnvoyConfig) -> Result<()> {
+    suite::wait_longer(config)?;
+    let mut plugin = config.plugin()?;
+    for rule in plugin["rules"].as_array_mut().into_iter().flatten() {
+        if rule["name"] == "payments" {
+            rule["trust"] = json!({"report_ms": 10});
+        }
+    }
+    config.set_plugin(&plugin)
+}
+
+/// Sends payments of 10 each over all connections until `count` were sent; what became of them, by status and code.
+async fn pay(clients: Vec<Client>, merchant: &'static str, from: usize, count: usize) -> Result<(Vec<Client>, Sent)> {
+    let of = clients.len();
+    let mut running = Vec::new();
+    for (at, mut client) in clients.into_iter().enumerate() {
+        running.push(tokio::spawn(async move {
+            let mut sent = Sent::default();
+            for number in (from + at..from + count).step_by(of) {
+                let answer = client.send(Payment::new(merchant, &format!("{merchant}-{number}"), 10).call()).await?;
+                match (answer.status, answer.code().as_str()) {
+                    (200, _) => sent.admitted += 1,
+                    (429, "DAILY_COUNT") => sent.refused += 1,
+                    other => return Err(Failure::new(format!("{other:?}"))),
+                }
+            }
+            Ok((client, sent))
+        }));
+    }
+    let (mut clients, mut all) = (Vec::new(), Sent::default());
+    for running in running {
+        let (client, sent) = running.await??;
+        clients.push(client);
+        all.admitted += sent.admitted;
+        all.refused += sent.refused;
+    }
+    Ok((clients, all))
+}
+
+#[derive(Debug, Default)]
+struct Sent {
+    admitted: u64,
+    refused: u64,
+}
+
+async fn clients(stack: &Stack) -> Result<Vec<Client>> {
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        clients.push(stack.client(Protocol::BOTH[number % 2]).await?);
+    }
+    Ok(clients)
+}
+
+async fn without_a_call(stack: &mut Stack) -> Result<()> {
+    let (clients, sent) = pay(clients(stack).await?, "roomy", 0, ROOMY).await?;
+    ensure_eq!((sent.admitted, sent.refused), (ROOMY as u64, 0));
+    let trusted = stack.envoy.metric("sluice_trusted")?;
+    ensure!(trusted > ROOMY as f64 * 0.5, "{trusted} of {ROOMY} were admitted from rights");
+    // Rights are returned, and what was admitted from them is counted once.
+    settles_at(stack, "roomy", (ROOMY as u64 * 10, ROOMY as u64)).await?;
+    let entries = books_agree(stack, "roomy").await?;
+    let orders: BTreeSet<_> =
+        entries.iter().filter(|entry| entry.action == "consume").map(|entry| &entry.order_no).collect();
+    ensure_eq!(orders.len(), ROOMY, "each payment has a row");
+    let pool = stack.postgres.pool().await?;
+    let by_right: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM usage_log WHERE action_type = 'consume' AND right_id IS NOT NULL")
+            .fetch_one(&pool)
+            .await?;
+    pool.close().await;
+    ensure_eq!(by_right as f64, trusted, "each of them names its right");
+    let logged = stack.envoy.access_log()?;
+    let named = logged.iter().filter(|line| line["sluice"]["right_id"].is_string()).count();
+    ensure!(named > 0, "{:?}", logged.last());
+    // Without trust every payment is decided by the server.
+    let (clients, sent) = pay(clients, "central", 0, 200).await?;
+    ensure_eq!((sent.admitted, stack.envoy.metric("sluice_trusted")?), (200, trusted));
+    what_the_gateway_refuses_is_returned(stack, clients).await
+}
+
+async fn what_the_gateway_refuses_is_returned(stack: &mut Stack, mut clients: Vec<Client>) -> Result<()> {
+    let client = clients.first_mut().unwrap();
+    for number in 0..200 {
+        let payment = Payment::new("failing", &format!("failing-{number}"), 10);
+        let payment = if number % 2 == 1 { payment.gateway("fail-422") } else { payment };
+        let answer = client.send(payment.call()).await?;
+        ensure_eq!(answer.status, if number % 2 == 1 { 422 } else { 200 });
+    }
+    settles_at(stack, "failing", (100 * 10, 100)).await?;
+    voids_done(stack).await?;
+    books_agree(stack, "failing").await.map(drop)
+}
+
+/// Q-1: two workers have rights of one account, and 64 connections request more than it has room for.
+async fn exactly_what_fits(stack: &mut Stack) -> Result<()> {
+    let (mut clients, mut from, mut admitted) = (clients(stack).await?, 0, 0);
+    for _ in 0..50 {
+        let (again, sent) = pay(clients, "tight", from, 400).await?;
+        (clients, from, admitted) = (again, from + 400, admitted + sent.admitted);
+        ensure!(admitted <= TIGHT, "{admitted} of {TIGHT} were admitted");
+        if admitted == TIGHT {
+            break;
+        }
+        if sent.admitted == 0 {
+            // All that is left is in rights that nobody uses: they are returned when they are over.
+            settles_at(stack, "tight", (admitted * 10, admitted)).await?;
+        }
+    }
+    ensure_eq!(admitted, TIGHT);
+    ensure!(stack.envoy.metric("sluice_trusted")? > 300.0, "hardly any was admitted from a right");
+    settles_at(stack, "tight", (TIGHT * 10, TIGHT)).await?;
+    let (_, sent) = pay(clients, "tight", from, 64).await?;
+    ensure_eq!((sent.admitted, sent.refused), (0, 64));
+    books_agree(stack, "tight").await.map(drop)
+}
