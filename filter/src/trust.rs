@@ -239,6 +239,9 @@ impl Holder {
     /// What is due at a tick: rights that are returned, and requests that were never answered.
     #[must_use]
     pub fn due(&self) -> Vec<FollowUp> {
+        if self.is_empty() {
+            return Vec::new();
+        }
         let now_ms = (self.now_ms)();
         self.with(|rights| rights.due(now_ms))
     }

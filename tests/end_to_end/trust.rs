@@ -132,7 +132,7 @@ async fn exactly_what_fits(stack: &mut Stack) -> Result<()> {
             break;
         }
         if sent.admitted == 0 {
-            // All that is left is in rights that nobody uses: they are returned when they are over.
+            // All that is left is in rights that are not used: they are returned when they are over.
             settles_at(stack, "tight", (admitted * 10, admitted)).await?;
         }
     }

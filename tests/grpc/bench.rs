@@ -34,6 +34,8 @@ merchants:
   holding: {pending_amount: 1500}
   refunding: {refund_daily_amount: 500}
   weighed: {daily_amount: 1000, weight_bp: 5000}
+  by-rest: &trusting {trust: {above_percent: 20, share_percent: 5, ttl_ms: 2000}}
+  by-grpc: *trusting
   by-channel: {channels: {wallet: {over_capture_percent: 10, refund_daily_amount: 500}}}
 ";
 

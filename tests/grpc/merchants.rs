@@ -65,11 +65,12 @@ async fn seen(both: &mut Both<'_>) -> Result<()> {
         &own["usage"]["accounts"][0]["credit"]["exposure"],
         &own["usage"]["accounts"][0]["limits"][0]["max"],
         &own["limits"][0]["daily_limit"],
+        &own["limits"][0]["trust_ttl_ms"],
         &own["credit"][0]["today"]["exposure"],
         &own["alerts"][0]["limit"],
         &own["settings"]["revision"],
     ];
-    let expected = [4_500_000, 4_500_000, 5_000_000, 5_000_000, 4_500_000, 5_000_000, 0].map(Value::from);
+    let expected = [4_500_000, 4_500_000, 5_000_000, 5_000_000, 2_000, 4_500_000, 5_000_000, 0].map(Value::from);
     assert_eq!(found, expected.each_ref(), "{own}");
     // One without an account has the same parts, and nothing in them.
     let other = both.same(("get_self", Who::Other, json!({}))).await?.unwrap_or_default();

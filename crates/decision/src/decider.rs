@@ -377,6 +377,7 @@ impl<S: Store> Decider<S> {
             "decision"
         );
         self.warn_of_over_capture(decision);
+        self.warn_of_late_conflict(decision);
     }
 
     /// Counts, traces and logs that there is no decision. An outage of the store is logged once for all of them.
@@ -401,6 +402,28 @@ impl<S: Store> Decider<S> {
             trace_id = trace_id(audit.trace),
             "no decision"
         );
+    }
+
+    /// A payment went on by a right, and its order does not accept it: recorded, and logged for operators. Where the attempt itself was
+    /// voided before, the gateway has not made it.
+    fn warn_of_late_conflict(&self, decision: &Decision) {
+        let Decision { prepared, reply, .. } = decision;
+        let ((command, audit), record) = (&*prepared.call, &reply.record);
+        let is_late = matches!(record.code, Code::IdempotencyConflict | Code::OrderClosed);
+        if matches!(command.action, Action::Report(_)) && is_late {
+            self.metrics.late_conflicts.inc();
+            warn!(
+                event_id = %Uuid::from_bytes(reply.event_id),
+                merchant = %command.merchant,
+                order_no = command.order_no.as_ref().map(OrderNo::as_str),
+                code = record.code.as_str(),
+                amount_minor = record.amount,
+                first_minor = record.first.map(|first| first.amount),
+                currency = %command.currency,
+                trace_id = trace_id(audit.trace),
+                "a payment was passed on by a right, and its order does not accept it: compare it with the gateway"
+            );
+        }
     }
 
     /// More was captured than held: recorded, and logged for operators.

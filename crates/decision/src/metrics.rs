@@ -41,6 +41,8 @@ sluice_kit::metrics! {
         operations: Counter["action", "code"] = "quota_operations", "Decisions by action and code";
         replays: Counter = "quota_replays", "Decisions that repeated an earlier answer";
         pub(super) over_captures: Counter = "sluice_over_captures", "Captures beyond their hold";
+        pub(super) late_conflicts: Counter = "sluice_late_conflicts",
+            "Payments admitted from rights that their order did not accept when they were reported";
         pub(super) check_seconds: Histogram(FIRST_SECS, BUCKETS) = "sluice_check_seconds",
             "Time of one check in seconds";
         store_errors: Counter["kind"] = "sluice_store_errors", "Store calls that failed",

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use futures_util::FutureExt;
 use prost::Message;
 use proto::batch::batch_authorization_server::BatchAuthorization;
-use proto::batch::{ALONE, BatchCheckRequest, BatchCheckResult, CHECKS_MAX};
+use proto::batch::{ALONE, BatchCheckRequest, BatchCheckResult, ENTRIES_MAX};
 use proto::{envoy, extension, header};
 use quota::{Command, Currency, MerchantId, Reply};
 use sluice_policy::PolicyBook;
@@ -59,11 +59,15 @@ const RULES: &str = r#"{"rules": [{"name": "p", "match": {"methods": ["POST"], "
     {"merchant": [{"header": "m"}], "amount": [{"header": "a"}], "currency": [{"header": "c"}], "order_no": [{"header": "o"}]}}]}"#;
 
 fn service<S: Store>(store: Arc<S>) -> CheckService<S> {
+    service_with(store, "")
+}
+
+/// With more members of the policy.
+fn service_with<S: Store>(store: Arc<S>, more: &str) -> CheckService<S> {
     let metrics = Arc::new(Metrics::new());
     let health = Arc::new(Health::new(Arc::clone(&metrics)));
-    let book =
-        PolicyBook::from_yaml("version: v1\ndefault: {timezone: UTC, daily_amount: 5000}\n", &Zones::compiled_in())
-            .unwrap();
+    let document = format!("version: v1\ndefault: {{timezone: UTC, daily_amount: 5000{more}}}\n");
+    let book = PolicyBook::from_yaml(&document, &Zones::compiled_in()).unwrap();
     let env = [("SLUICE_POLICY_FILE", "p"), ("SLUICE_CHECK_TIMEOUT_MS", "20"), ("SLUICE_REDIS_TIMEOUT_MS", "10")];
     let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     let live = Live::fixed(&Settings::load(env, None).unwrap());
@@ -376,8 +380,76 @@ async fn each_check_of_a_call_is_answered_by_itself_and_in_its_place() {
     let nothing = check_batch(&alone, vec![envoy::CheckRequest { attributes: None }]).await;
     assert_eq!(code_of(&nothing[0]), ("BAD_REQUEST".to_owned(), Some(400)));
     assert!(check_batch(&alone, Vec::new()).await.is_empty());
-    let many = BatchCheckRequest { checks: vec![check(&[]).into(); CHECKS_MAX + 1] };
+    let many = BatchCheckRequest { checks: vec![check(&[]).into(); ENTRIES_MAX + 1] };
     assert_eq!(alone.batch_check(Request::new(many)).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
+
+const TRUST: &str = ", single_max: 400, trust: {above_percent: 20, share_percent: 10, ttl_ms: 2000}";
+const RIGHT_ID: &str = "000000000000000000000000000000aa";
+
+/// What an answer says about the right that was asked for.
+fn right_of(result: &BatchCheckResult) -> Option<proto::right::Answer> {
+    use envoy::check_response::HttpResponse;
+    let headers = match result.response.as_ref()?.http_response.as_ref()? {
+        HttpResponse::OkResponse(ok) => &ok.headers,
+        HttpResponse::DeniedResponse(denied) => &denied.headers,
+    };
+    let mut headers = headers.iter().filter_map(|option| option.header.as_ref());
+    headers.find(|own| own.key == header::RIGHT).map(|own| proto::right::Answer::parse(&own.value).unwrap())
+}
+
+/// A right is asked for with a check, used up by reports and ended; what it has left counts as used meanwhile.
+#[tokio::test]
+async fn a_right_is_granted_reported_and_ended() {
+    let asks = [(extension::ATTEMPT, RIGHT_ID), (extension::RIGHT_WANTED, "3 450"), (extension::AMOUNT_MINOR, "100")];
+    let used = |store: &MemoryStore| {
+        let (merchant, currency) = (MerchantId::parse("m").unwrap(), Currency::parse("USD").unwrap());
+        let day = store.ledger().account(&merchant, currency).unwrap().windows.day;
+        (day.amount, day.count)
+    };
+    let store = Arc::new(MemoryStore::new(1));
+    let service = service_with(Arc::clone(&store), TRUST);
+    let report = |order: &'static str, amount: &'static str, attempt: &'static str| {
+        let action = (extension::ACTION, extension::ACTION_REPORT);
+        let order = [(extension::ORDER_NO, order), (extension::AMOUNT_MINOR, amount), (extension::ATTEMPT, attempt)];
+        check(&[&[action, (extension::RIGHT, RIGHT_ID)], &order[..]].concat())
+    };
+    let results = check_batch(&service, vec![check(&asks), check(&[(extension::ORDER_NO, "o-2")])]).await;
+    let Some(proto::right::Answer::Granted(grant)) = right_of(&results[0]) else { panic!("{results:?}") };
+    assert_eq!((grant.granted, grant.single_max.get()), (quota::Share { amount: 450, count: 3 }, 400));
+    assert!((1..=2_000).contains(&grant.ttl_ms), "{grant:?}");
+    assert_eq!(right_of(&results[1]), None);
+    assert_eq!(used(&store), (100 + 100 + 450, 1 + 1 + 3));
+    let reports = vec![
+        report("o-3", "300", "03"),
+        report("o-3", "300", "03"),
+        // Another request for the same order, and one with another amount.
+        report("o-3", "300", "04"),
+        report("o-3", "301", "05"),
+        report("o-4", "100", "06"),
+    ];
+    let codes: Vec<_> = check_batch(&service, reports).await.iter().map(code_of).map(|(code, _)| code).collect();
+    assert_eq!(codes, ["ADMITTED", "ADMITTED", "ADMITTED", "IDEMPOTENCY_CONFLICT", "ADMITTED"]);
+    assert_eq!(used(&store), (650, 5), "no counter moves");
+    let ends = [(extension::ACTION, extension::ACTION_RELEASE_RIGHT), (extension::RIGHT, RIGHT_ID)];
+    for _ in 0..2 {
+        assert_eq!(code_of(&check_batch(&service, vec![check(&ends)]).await[0]).0, "APPLIED");
+        assert_eq!(used(&store), (600, 4), "what was admitted");
+    }
+    // Its payments went on: a report is charged after the end too.
+    check_batch(&service, vec![report("o-5", "50", "07")]).await;
+    assert_eq!(used(&store), (650, 5));
+}
+
+#[tokio::test]
+async fn a_right_is_refused_where_the_policy_or_the_account_has_none() {
+    let asks = [(extension::ATTEMPT, RIGHT_ID), (extension::RIGHT_WANTED, "3 450")];
+    let used_up = ", daily_count: 1, trust: {above_percent: 0, share_percent: 10, ttl_ms: 2000}";
+    for policy in ["", used_up] {
+        let service = service_with(Arc::new(MemoryStore::new(1)), policy);
+        let result = check_batch(&service, vec![check(&asks)]).await;
+        assert_eq!(right_of(&result[0]), Some(proto::right::Answer::Refused), "{policy}");
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod holds;
 mod metrics;
 mod orphans;
 mod portfolio;
+mod rights;
 mod roll;
 mod scorecard;
 mod thresholds;
@@ -50,6 +51,7 @@ pub use credit::{CreditSweep, CreditSwept};
 pub use holds::{Ended, HoldSweep};
 pub use metrics::{JobMetrics, Sweep};
 pub use portfolio::CreditMetrics;
+pub use rights::{LOST_AFTER_MS, RightSweep, Swept};
 pub use roll::Rolled;
 pub use thresholds::ThresholdSweep;
 pub use transfers::TransferSweep;
@@ -61,6 +63,8 @@ const CONNECTIONS_MAX: u32 = 6;
 const COMMANDS_PER_CALL: usize = 50;
 /// How often transfers are looked for that their caller has left half way.
 const TRANSFERS_EVERY: Duration = Duration::from_secs(5);
+/// How often rights are looked at.
+const RIGHTS_EVERY: Duration = Duration::from_secs(10);
 /// The actor in the journal.
 const OPERATOR_TYPE: &str = "system";
 
@@ -224,7 +228,8 @@ async fn run(tools: Tools, shutdown: Shutdown) {
     let windows = run_windows(tools.clone(), shutdown.clone());
     let thresholds = run_thresholds(tools.clone(), shutdown.clone());
     let transfers = run_transfers(tools.clone(), shutdown.clone());
-    tokio::join!(holds, windows, thresholds, transfers, run_credit(tools, shutdown));
+    let rights = run_rights(tools.clone(), shutdown.clone());
+    tokio::join!(holds, windows, thresholds, transfers, rights, run_credit(tools, shutdown));
 }
 
 async fn run_holds(tools: Tools, mut shutdown: Shutdown) {
@@ -277,6 +282,17 @@ async fn run_transfers(tools: Tools, mut shutdown: Shutdown) {
         let swept = sweep.round(&shutdown).await;
         report(&tools.job_metrics, Sweep::Transfers, swept.map(drop));
         let _ = shutdown.until(tokio::time::sleep(TRANSFERS_EVERY)).await;
+    }
+}
+
+async fn run_rights(tools: Tools, mut shutdown: Shutdown) {
+    let sweep = RightSweep::new(tools.clone());
+    while !shutdown.is_requested() {
+        if let Some(now_ms) = tools.time_to_sweep(Sweep::Rights).await {
+            let swept = sweep.round(now_ms, &shutdown).await;
+            report(&tools.job_metrics, Sweep::Rights, swept.map(drop));
+        }
+        let _ = shutdown.until(tokio::time::sleep(RIGHTS_EVERY)).await;
     }
 }
 

@@ -13,6 +13,7 @@ pub enum Sweep {
     Thresholds,
     Credit,
     Transfers,
+    Rights,
 }
 
 sluice_kit::metrics! {
@@ -34,6 +35,11 @@ sluice_kit::metrics! {
             "How late the oldest hold was at the last sweep";
         finished: FloatGauge["sweep"] = "sluice_sweep_finished_timestamp_seconds", "When a sweep last finished";
         errors: Counter["sweep"] = "sluice_sweep_errors", "Sweeps that failed";
+        pub(super) rights: Gauge = "sluice_rights", "Rights that are not returned, as this server's last sweep found them";
+        pub(super) rights_amount: Gauge["merchant", "currency"] = "sluice_rights_amount",
+            "What rights have left of the accounts with the most of it, minor units, as this server's last sweep found it";
+        pub(super) rights_orphaned: Gauge = "sluice_rights_orphaned",
+            "Rights whose holder is lost, as this server's last sweep found them: what it has not reported stays consumed";
         accounts_ahead: Gauge = "sluice_accounts_ahead",
             "Accounts in a window that has not begun: a reset brings them back";
     }

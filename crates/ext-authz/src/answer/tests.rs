@@ -90,7 +90,7 @@ fn a_clients_own_names_do_not_survive_the_native_filter() {
     assert!(
         passed.headers.iter().all(|option| option.append_action == HeaderAppendAction::OverwriteIfExistsOrAdd as i32)
     );
-    assert_eq!(passed.headers_to_remove, ["x-sluice-replay", "x-sluice-delay-ms"]);
+    assert_eq!(passed.headers_to_remove, ["x-sluice-replay", "x-sluice-delay-ms", "x-sluice-right"]);
 }
 
 #[test]

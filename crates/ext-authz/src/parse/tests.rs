@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+const RIGHT: RightId = RightId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+
 fn read(extensions: &[(&str, &str)]) -> Result<ParsedCheck, String> {
     let common = [("merchant", "m"), ("currency", "USD"), ("order_no", "o"), ("attempt", "1"), ("mode", "enforce")];
     let mut all: HashMap<String, String> =
@@ -80,7 +82,18 @@ fn the_filters_words_are_read_and_nothing_else_is() {
         (&[("action", "unknown")], Err("sluice.outcome_of is missing")),
         (&[("action", "unknown"), ("outcome_of", "refund")], Err("sluice.operation_no is missing")),
         (&[("action", "unknown"), ("outcome_of", "made")], Err("sluice.outcome_of is \"made\"")),
-        (&[("action", "release")], Err("none of consume, hold, settle, refund, void, void_order, unknown and made")),
+        (&[("action", "release")], Err("none of consume, hold, settle, refund, void, void_order, unknown, made, report")),
+        (
+            &[("action", "report"), charge, ("right", "000102030405060708090a0b0c0d0e0f")],
+            Ok((Operation::Report { right: RIGHT, amount: five.unwrap() }, Effect::Commit)),
+        ),
+        (&[("action", "report"), charge], Err("sluice.right is missing")),
+        (&[("action", "report"), ("right", "r")], Err("sluice.amount_minor is missing")),
+        (
+            &[("action", "release_right"), ("right", "000102030405060708090a0b0c0d0e0f"), ("order_no", "-")],
+            Ok((Operation::ReleaseRight(RIGHT), Effect::Commit)),
+        ),
+        (&[("action", "consume"), charge, ("right_wanted", "3")], Err("sluice.right_wanted is \"3\"")),
         (&[("action", "void"), ("attempt", "-")], Err("sluice.attempt is missing")),
         (&[("action", "void"), ("mode", "maybe")], Err("sluice.mode is \"maybe\"")),
         (&[("action", "void"), ("currency", "XXQ")], Err("")),

@@ -35,7 +35,7 @@
         o_day, o_week, o_de, o_we, o_me, o_ye, bp, units, left, left_count = decode(RIGHT_OF_REPORT, right)
         right_counts = counted(amount, bp, units)
       end
-      if right and left >= right_counts and left_count >= 1 then
+      if right and left >= right_counts and left_count > 0 then
         right = sub(right, 1, RIGHT_LEFT_AT - 1) .. encode('<dd', left - right_counts, left_count - 1) .. sub(right, RIGHT_UNTIL_AT)
         if not dry then values[right_at] = right end
         if o_day ~= day or o_week ~= week or o_de ~= de or o_we ~= we or o_me ~= me or o_ye ~= ye then

@@ -438,11 +438,12 @@ impl Generator {
             self.ended.truncate(ENDED - 1);
             self.ended.push_front(right);
         }
-        match self.random.below(16) {
-            0 => self.grant(target, right),
-            1..=4 => self.grant(target, fresh),
-            5..=12 => self.report(target, right, known.map_or(0, |(_, right)| right.left.amount)),
-            13 | 14 => Action::ReleaseRight(right),
+        match self.random.below(34) {
+            0 => figures::reset_of_day(),
+            1 | 2 => self.grant(target, right),
+            3..=10 => self.grant(target, fresh),
+            11..=27 => self.report(target, right, known.map_or(0, |(_, right)| right.left.amount)),
+            28..=31 => Action::ReleaseRight(right),
             _ => Action::OrphanRight(right),
         }
     }

@@ -684,8 +684,8 @@ const MUTANTS: &[Mutant] = &[
     ("room(ma_max, ma, above, share)", "wanted", 186026127913203),
     ("room(ya_max, ya, above, share)", "wanted", 121430083604963),
     ("min(wanted_count, room(dc_max, dc, above, share), ", "min(wanted_count, ", 15219540765203),
-    ("room(wc_max, wc, above, share)", "wanted_count", 121430083604963),
-    ("room(mc_max, mc, above, share)", "wanted_count", 186023015688499),
+    ("room(wc_max, wc, above, share)", "wanted_count", 186026127913203),
+    ("room(mc_max, mc, above, share)", "wanted_count", 159689451158147),
     ("room(yc_max, yc, above, share)", "wanted_count", 186026127913203),
     ("if suspended or refusal ~= 0 or on_credit", "if refusal ~= 0 or on_credit", 121430083604963),
     ("if suspended or refusal ~= 0 or on_credit", "if suspended or on_credit", 15219540765203),
@@ -737,7 +737,7 @@ const MUTANTS: &[Mutant] = &[
     ("        right_counts = counted(amount, bp, units)\n", "        right_counts = amount\n", 15219540765203),
     ("      if right and left >= right_counts and", "      if right and left > right_counts and", 186026127913203),
     ("      if right and left >= right_counts and", "      if right and", 121430083604963),
-    ("left >= right_counts and left_count >= 1 then", "left >= right_counts then", 15219540765203),
+    ("left >= right_counts and left_count > 0 then", "left >= right_counts then", 121430083604963),
     (
         "encode('<dd', left - right_counts, left_count - 1)",
         "encode('<dd', left - right_counts, left_count)",
@@ -748,7 +748,7 @@ const MUTANTS: &[Mutant] = &[
         "encode('<dd', left - amount, left_count - 1)",
         15219540765203,
     ),
-    ("        if not dry then values[right_at] = right end\n", "        values[right_at] = right\n", 15219540765203),
+    ("        if not dry then values[right_at] = right end\n", "        values[right_at] = right\n", 121430083604963),
     ("counts, o_cycle = right_counts, 0", "counts, o_cycle = right_counts, cycle", 186026127913203),
     (
         "counts, account_changed = counted(amount, bp, units), true",
@@ -785,7 +785,7 @@ const MUTANTS: &[Mutant] = &[
     ),
     ("      code, amount = APPLIED, left\n", "      code = APPLIED\n", 15219540765203),
     ("account_changed, right = true, false", "account_changed = true", 15219540765203),
-    ("if r_day == day and r_de == de then da", "if r_day == day then da", 145694383433715),
+    ("if r_day == day and r_de == de then da", "if r_day == day then da", 11426959651299),
     ("if r_day == day and r_de == de then da", "if r_de == de then da", 15219540765203),
     ("if r_week == week and r_we == we then wa", "if r_we == we then wa", 15219540765203),
     ("if r_month == month and r_me == me then ma", "if r_me == me then ma", 15219540765203),
@@ -799,8 +799,8 @@ const MUTANTS: &[Mutant] = &[
         15219540765203,
     ),
     ("  elseif not value and stored[place] then\n    call('DEL', KEYS[place])\n", "", 11426959651299),
-    ("if o_day ~= day or o_week", "if o_week", 15219540765203),
-    ("o_week ~= week or o_de ~= de or", "o_week ~= week or", 15219540765203),
+    ("if o_day ~= day or o_week", "if o_week", 121430083604963),
+    ("o_week ~= week or o_de ~= de or", "o_week ~= week or", 11426959651299),
 ];
 
 /// Every mutant is noticed by one of the sequences; several mutants run at a time, each in a database of its own.
