@@ -141,7 +141,7 @@ pub enum Action {
     /// Charge an order that a holder has admitted from a right. The payment went on: limits and suspensions do not refuse it.
     Report(Report),
     /// End a right, and return what no payment was reported for.
-    ReleaseRight(RightId),
+    ReleaseRight(ReleaseRight),
     /// Record that a right's holder is lost: what it has not reported stays consumed.
     OrphanRight(RightId),
     /// Close the windows that have ended, and update the account's threshold levels to its limits.
@@ -278,7 +278,8 @@ impl Action {
         match self {
             Self::Grant(grant) => Some(grant.right),
             Self::Report(report) => Some(report.right),
-            Self::ReleaseRight(right) | Self::OrphanRight(right) => Some(*right),
+            Self::ReleaseRight(release) => Some(release.right),
+            Self::OrphanRight(right) => Some(*right),
             Self::Consume(_)
             | Self::Hold(..)
             | Self::VoidAttempt
@@ -393,6 +394,14 @@ pub struct Grant {
     pub weight: Weight,
     /// The code with which the policy refuses charges, whatever their amount.
     pub refusal: Option<Code>,
+}
+
+/// The end of a right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReleaseRight {
+    pub right: RightId,
+    /// Its holder ends it. For all others it has to be over.
+    pub by_holder: bool,
 }
 
 /// A payment that a holder has admitted from a right.

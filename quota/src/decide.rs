@@ -158,7 +158,7 @@ impl<'a> Case<'a> {
             Action::Post(posting) => self.post(posting),
             Action::Grant(grant) => self.grant(grant),
             Action::Report(report) => self.report(report),
-            Action::ReleaseRight(_) => self.release_right(),
+            Action::ReleaseRight(release) => self.release_right(release),
             Action::OrphanRight(_) => self.orphan_right(),
             Action::Roll => self.roll(),
         }

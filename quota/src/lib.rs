@@ -34,8 +34,8 @@ mod zones;
 pub use account::{Account, BROUGHT_BACK_EPOCH, BROUGHT_BACK_EPOCHS, ClosedWindow, Counter, Origin, Origins};
 pub use code::Code;
 pub use command::{
-    Action, Adjust, Change, Charge, Command, Effect, Grant, LAG_MS_MAX, Mark, NOW_MS_MAX, Outcome, Pace, Refund, Reply,
-    Report, Reset, Resolution, RightAfter, Settle, Subject,
+    Action, Adjust, Change, Charge, Command, Effect, Grant, LAG_MS_MAX, Mark, NOW_MS_MAX, Outcome, Pace, Refund,
+    ReleaseRight, Reply, Report, Reset, Resolution, RightAfter, Settle, Subject,
 };
 pub use counter::CounterName;
 pub use credit::{ClosedCycle, CreditRecord, CreditTerms, CreditUsage, Posting, PostingKind};

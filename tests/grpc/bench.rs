@@ -123,6 +123,7 @@ pub(crate) async fn ask(client: &mut Client, operation: Operation) -> std::resul
         Operation::Suspend(message) => client.suspend(message).await.map(operated),
         Operation::Resume(message) => client.resume(message).await.map(operated),
         Operation::Initialize(message) => client.initialize(message).await.map(operated),
+        Operation::ReleaseRight(message) => client.release_right(message).await.map(operated),
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Code, Currency, Effect, Grant, HoldTerms, Limits, Mark,
-    MerchantId, Mode, OperationId, OperationNo, OrderNo, PaymentNo, Policy, Posting, PostingKind, Refund, Report, Reset,
+    MerchantId, Mode, OperationId, OperationNo, OrderNo, PaymentNo, Policy, Posting, PostingKind, Refund, ReleaseRight, Report, Reset,
     Resolution, RightId, Settle, Share, Trust, Weight,
 };
 use sluice_kit::telemetry::Trace;
@@ -64,7 +64,7 @@ pub enum Operation {
         right: RightId,
         amount: AmountMinor,
     },
-    ReleaseRight(RightId),
+    ReleaseRight(ReleaseRight),
     /// A right's holder is lost.
     OrphanRight(RightId),
     /// Windows that are over close, and thresholds are compared with the current limits.
@@ -199,7 +199,7 @@ impl Request {
             Operation::Report { right, amount } => {
                 Action::Report(Report { right, amount, weight: policy.map_or(Weight::AMOUNT, |policy| policy.weight) })
             }
-            Operation::ReleaseRight(right) => Action::ReleaseRight(right),
+            Operation::ReleaseRight(release) => Action::ReleaseRight(release),
             Operation::OrphanRight(right) => Action::OrphanRight(right),
             Operation::Roll => Action::Roll,
         }

@@ -10,7 +10,7 @@ use proto::batched::Extension;
 use proto::{extension, right};
 use quota::{
     AmountMinor, AttemptId, Channel, Code, Currency, Effect, Mark, MerchantId, Mode, OperationId, OperationNo, OrderNo,
-    PaymentNo, REPLAYS_MAX, Resolution, RightId, Share, Unit,
+    PaymentNo, REPLAYS_MAX, ReleaseRight, Resolution, RightId, Share, Unit,
 };
 use sluice_rules::{Document, Found, Refusal, Request, Rule, Salvaged, Unmatched};
 
@@ -177,7 +177,9 @@ impl<'a> Extensions<'a> {
             extension::ACTION_VOID_ORDER => Ok(Operation::Void),
             extension::ACTION_MADE => Ok(Operation::Resolve(Resolution::Made)),
             extension::ACTION_REPORT => Ok(Operation::Report { right: self.right()?, amount: charged()? }),
-            extension::ACTION_RELEASE_RIGHT => Ok(Operation::ReleaseRight(self.right()?)),
+            extension::ACTION_RELEASE_RIGHT => {
+                Ok(Operation::ReleaseRight(ReleaseRight { right: self.right()?, by_holder: true }))
+            }
             extension::ACTION_UNKNOWN => {
                 let last = self.last()?;
                 Ok(Operation::MarkUnknown(Mark { subject: self.outcome_of(ids, last)?, amount }))

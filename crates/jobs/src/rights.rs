@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use quota::{Action, Share};
+use quota::{Action, ReleaseRight, Share};
 use tracing::warn;
 
 use super::apply::Failures;
@@ -131,7 +131,7 @@ impl RightSweep {
         let year = in_force.policy.as_ref().map_or(0, |policy| policy.windows_at(now_ms).ids.year);
         let (task, operation) = if year > right.counted_in.year.id {
             // Nothing that is open counts it any more.
-            (WINDOWS_OVER, Operation::ReleaseRight(*id))
+            (WINDOWS_OVER, Operation::ReleaseRight(ReleaseRight { right: *id, by_holder: false }))
         } else if right.orphaned {
             return None;
         } else {

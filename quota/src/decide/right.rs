@@ -2,7 +2,7 @@
 
 use super::{Case, Verdict};
 use crate::command::storable;
-use crate::{Account, Code, Grant, Order, OrderState, Origins, Report, Right, RightAfter, Weight};
+use crate::{Account, Code, Grant, Order, OrderState, Origins, ReleaseRight, Report, Right, RightAfter, Weight};
 
 impl Case<'_> {
     /// Sets aside what the holder wants, or less: only where more than the threshold is left of every limit, and nothing restricts
@@ -95,8 +95,11 @@ impl Case<'_> {
     }
 
     /// Returns what is left of a right to the windows that it was counted in.
-    pub(super) fn release_right(&self) -> Verdict {
+    pub(super) fn release_right(&self, release: &ReleaseRight) -> Verdict {
         let Some(right) = self.right else { return self.answer(Code::Applied).replayed().unjournaled() };
+        if !release.by_holder && right.until_ms > self.now_ms {
+            return self.answer(Code::RightInUse);
+        }
         let mut after = self.account;
         after.give_back_share(right.left, &right.counted_in);
         self.answer(Code::Applied).amount(right.left.amount).account(after).right(RightAfter::Ended)

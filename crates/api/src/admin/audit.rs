@@ -19,7 +19,7 @@ use super::{API, Caller};
 use sluice_kit::telemetry::AUDIT;
 
 /// Operations on quota that people do; the others are payments, whose decisions are logged.
-const BY_HAND: [&str; 5] = ["adjust", "reset", "suspend", "resume", "initialize"];
+const BY_HAND: [&str; 6] = ["adjust", "reset", "suspend", "resume", "initialize", "release-right"];
 /// Members that are, or may hold, a secret.
 const SECRETS: [&str; 4] = ["secrets", "token", "device_key", "url"];
 /// The replacement of a secret.

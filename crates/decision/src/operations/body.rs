@@ -303,6 +303,23 @@ pub struct InitializeRequest {
     pub currency: String,
 }
 
+/// End a right that its holder has not returned.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseRightRequest {
+    #[schema(example = "merchant-001", max_length = 64)]
+    pub merchant_id: String,
+    /// ISO 4217 alphabetic code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    /// As the list of rights and usage logs have it.
+    #[schema(example = "5c1f0a90-0000-0000-0000-00000000002a", format = Uuid)]
+    pub right_id: String,
+    /// Why, for the usage log.
+    #[schema(max_length = 1024)]
+    pub reason: String,
+}
+
 /// Many operations at once.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

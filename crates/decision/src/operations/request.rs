@@ -2,14 +2,15 @@
 
 use quota::{
     Adjust, AmountMinor, AttemptId, Change, Channel, Currency, Effect, HoldTerms, MerchantId, OperationId, OperationNo,
-    OrderNo, PaymentNo, PerPeriod, Reset,
+    OrderNo, PaymentNo, PerPeriod, ReleaseRight, Reset, RightId,
 };
 use sluice_kit::clock;
 use thiserror::Error;
+use uuid::Uuid;
 
 use super::body::{
     AdjustOperation, AdjustRequest, ChargeRequest, CheckRequest, ExtendHoldRequest, InitializeRequest, RefundRequest,
-    ReleaseRequest, ResetRequest, SettleRequest, SuspendRequest, VoidRequest,
+    ReleaseRequest, ReleaseRightRequest, ResetRequest, SettleRequest, SuspendRequest, VoidRequest,
 };
 use crate::request::{Operation, Request, capture_id};
 use sluice_store::{METADATA_BYTES_MAX, REMARKS_BYTES_MAX};
@@ -249,6 +250,12 @@ impl Request {
             None => Self::of_merchant(&body.merchant_id, of_merchant),
         }?
         .reason(body.reason)
+    }
+
+    pub(super) fn release_right(body: ReleaseRightRequest) -> Result<Self, Invalid> {
+        let id = Uuid::parse_str(&body.right_id).map_err(|_| Invalid::new("right_id", "must be a UUID"))?;
+        let release = ReleaseRight { right: RightId(id.into_bytes()), by_holder: false };
+        Self::parsed(&body.merchant_id, &body.currency, Operation::ReleaseRight(release))?.reason(body.reason)
     }
 
     pub(super) fn initialize(body: InitializeRequest) -> Result<Self, Invalid> {

@@ -75,6 +75,11 @@ macro_rules! for_each_operation {
                     "Make an account, so that it is listed before its first payment. One that is there stays as it is.",
                     rest["/quotas/initialize" -> OperationAnswer, Refusals],
                     grpc[InitializeRequest -> OperationResponse] }
+                { release_right, ReleaseRight(ReleaseRightRequest), QuotasManage, Once,
+                    "End a right that its holder has not returned, and give back what no payment was reported for. Only one \
+                    that is over: its holder may admit payments from it until then.",
+                    rest["/quotas/release-right" -> OperationAnswer, Refusals],
+                    grpc[ReleaseRightRequest -> OperationResponse] }
             ]
             $($arguments)*
         }

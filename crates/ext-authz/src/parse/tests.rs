@@ -91,7 +91,7 @@ fn the_filters_words_are_read_and_nothing_else_is() {
         (&[("action", "report"), ("right", "r")], Err("sluice.amount_minor is missing")),
         (
             &[("action", "release_right"), ("right", "000102030405060708090a0b0c0d0e0f"), ("order_no", "-")],
-            Ok((Operation::ReleaseRight(RIGHT), Effect::Commit)),
+            Ok((Operation::ReleaseRight(ReleaseRight { right: RIGHT, by_holder: true }), Effect::Commit)),
         ),
         (&[("action", "consume"), charge, ("right_wanted", "3")], Err("sluice.right_wanted is \"3\"")),
         (&[("action", "void"), ("attempt", "-")], Err("sluice.attempt is missing")),

@@ -16,7 +16,7 @@
 --           not suspended, nothing pending, no threshold reached; the order (65 bytes) as a plain charge leaves it then; the
 --           billing cycle u32 of the credit line, 0 without one; when
 --           the day of the windows begins f64 (ms), order ttl u32 (s), flags u8 (1 dry, 2 refusals of a dry run are
---           journalled, 4 a pace follows, 8 last capture or reserved refund, 16 a charge on a credit line
+--           journalled, 4 a pace follows, 8 last capture, reserved refund or another's end of a right, 16 a charge on a credit line
 --           is refused where none follows, 32 a weight follows), refusal u8 (a code by which the policy refuses, else 0), replays
 --           u8 that are let through (255 for any number), length u16 of the order's history; of a credit line: its limit
 --           f64, and f64 the limit without the cap of an overdue line; of a weight: basis points u32, units per payment f64; by op:

@@ -26,6 +26,8 @@
       end
     elseif not right or (op == ORPHAN_RIGHT and byte(right, RIGHT_ORPHANED_AT) > 0) then
       code, replay, journal = APPLIED, true, false
+    elseif op == RELEASE_RIGHT and marked and decode('<d', right, RIGHT_UNTIL_AT) > now_ms then
+      code = RIGHT_IN_USE
     else
       local r_day, r_week, r_de, r_we, r_me, r_ye, _, _, left, left_count = decode(RIGHT_OF_REPORT, right)
       code, amount = APPLIED, left

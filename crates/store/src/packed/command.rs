@@ -135,6 +135,7 @@ const fn is_last_or_reserved(action: &Action) -> bool {
     match action {
         Action::Settle(settle) => settle.last,
         Action::Refund(refund) | Action::Release(refund) => refund.reserve,
+        Action::ReleaseRight(release) => !release.by_holder,
         Action::Consume(_)
         | Action::Hold(..)
         | Action::VoidAttempt
@@ -153,17 +154,14 @@ const fn is_last_or_reserved(action: &Action) -> bool {
         | Action::Post(_)
         | Action::Grant(_)
         | Action::Report(_)
-        | Action::ReleaseRight(_)
         | Action::OrphanRight(_)
         | Action::Roll => false,
     }
 }
 
 fn refusal(action: &Action) -> u8 {
-    let refusal = match action {
-        Action::Grant(grant) => grant.refusal,
-        action => action.charge().and_then(|charge| charge.refusal),
-    };
+    let of_grant = if let Action::Grant(grant) = action { grant.refusal } else { None };
+    let refusal = of_grant.or_else(|| action.charge().and_then(|charge| charge.refusal));
     refusal.map_or(0, Code::number)
 }
 

@@ -22,7 +22,7 @@ flags! {
     COMMAND_JOURNALED = 2;
     /// A pace follows.
     COMMAND_PACED = 4;
-    /// The last capture, or a reserved refund.
+    /// The last capture, a reserved refund, or the end of a right that is not its holder's.
     COMMAND_LAST_OR_RESERVED = 8;
     /// A charge on a credit line is refused where none follows.
     COMMAND_REFUSE_UNKNOWN_CREDIT = 16;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use quota::{
     Account, Action, AttemptId, Calendar, Charge, Code, Command, CreditTerms, Currency, Effect, Grant, HoldTerms,
     LAG_MS_MAX, Ledger, Limits, Mark, MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState,
-    Period, Posting, PostingKind, REPLAYS_MAX, Refund, Report, Resolution, Right, RightId, Settle, Share, Subject,
+    Period, Posting, PostingKind, REPLAYS_MAX, Refund, ReleaseRight, Report, Resolution, Right, RightId, Settle, Share, Subject,
     ThresholdPolicy, Thresholds, Trust, Weekday, Weight, WindowLimits,
 };
 use sluice_policy::ZoneSource;
@@ -443,7 +443,7 @@ impl Generator {
             1 | 2 => self.grant(target, right),
             3..=10 => self.grant(target, fresh),
             11..=27 => self.report(target, right, known.map_or(0, |(_, right)| right.left.amount)),
-            28..=31 => Action::ReleaseRight(right),
+            28..=31 => Action::ReleaseRight(ReleaseRight { right, by_holder: self.random.one_in(2) }),
             _ => Action::OrphanRight(right),
         }
     }

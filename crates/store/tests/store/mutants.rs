@@ -801,6 +801,8 @@ const MUTANTS: &[Mutant] = &[
     ("  elseif not value and stored[place] then\n    call('DEL', KEYS[place])\n", "", 11426959651299),
     ("if o_day ~= day or o_week", "if o_week", 121430083604963),
     ("o_week ~= week or o_de ~= de or", "o_week ~= week or", 11426959651299),
+    ("op == RELEASE_RIGHT and marked and decode", "op == RELEASE_RIGHT and decode", 121430083604963),
+    ("RIGHT_UNTIL_AT) > now_ms then", "RIGHT_UNTIL_AT) >= now_ms then", 121430083604963),
 ];
 
 /// Every mutant is noticed by one of the sequences; several mutants run at a time, each in a database of its own.

@@ -24,6 +24,10 @@ pub(super) fn of(operation: &str) -> Option<Value> {
         "suspend" => with(account(), json!({"reason": "chargebacks"})),
         "resume" => with(account(), json!({"reason": "settled with the merchant"})),
         "initialize" => account(),
+        "release_right" => json!({
+            "merchant_id": "merchant-001", "currency": "USD", "right_id": "5c1f0a90-0000-0000-0000-00000000002a",
+            "reason": "the proxy was replaced"
+        }),
         "batch" => json!({"operations": [
             with(charge("ORDER-003"), json!({"action": "consume"})),
             with(charge("ORDER-004"), json!({"action": "hold"})),

@@ -77,6 +77,7 @@ message!(RefundRequest => Refund(RefundRequest {
 }));
 message!(SuspendRequest => Suspend(SuspendRequest { merchant_id, currency, reason }));
 message!(ResumeRequest => Resume(SuspendRequest { merchant_id, currency, reason }));
+message!(ReleaseRightRequest => ReleaseRight(ReleaseRightRequest { merchant_id, currency, right_id, reason }));
 message!(InitializeRequest => Initialize(InitializeRequest { merchant_id, currency }));
 
 impl OperationMessage for pb::ExtendHoldRequest {

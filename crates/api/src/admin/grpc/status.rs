@@ -158,7 +158,8 @@ const fn of_quota(code: Quota) -> Code {
         | Quota::CaptureExceedsHold
         | Quota::OrderClosed
         | Quota::OrderFull
-        | Quota::RightRefused => Code::FailedPrecondition,
+        | Quota::RightRefused
+        | Quota::RightInUse => Code::FailedPrecondition,
         Quota::DailyCount
         | Quota::WeeklyCount
         | Quota::MonthlyCount
