@@ -444,7 +444,9 @@ impl Engine {
 
     /// Sends what is due about rights, with the follow-ups of the newest configuration.
     fn return_rights(&mut self, calls: &mut impl Calls) {
-        let Some(holder) = self.shared.holder.clone().filter(|_| self.shared.rights_ms <= self.shared.now_ms) else { return };
+        let Some(holder) = self.shared.holder.clone().filter(|_| self.shared.rights_ms <= self.shared.now_ms) else {
+            return;
+        };
         self.shared.rights_ms = self.shared.now_ms.saturating_add(u64::from(TICK_MS));
         for follow_up in holder.due() {
             self.submit(newest(&self.configurations).unwrap_or_default(), FollowUp { tries: 1, ..follow_up }, calls);

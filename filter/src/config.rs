@@ -49,7 +49,13 @@ impl Plugin {
     /// What a document says, for a host that names its servers itself.
     #[must_use]
     pub fn new(cluster: Arc<str>, document: Document) -> Self {
-        Self { cluster, batch_max: document.batch_max, unmatched: document.unmatched, rules: document.rules, holder: None }
+        Self {
+            cluster,
+            batch_max: document.batch_max,
+            unmatched: document.unmatched,
+            rules: document.rules,
+            holder: None,
+        }
     }
 
     /// How many rules enforce unless their route sets another mode.

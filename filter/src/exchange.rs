@@ -198,7 +198,10 @@ impl<S> Exchange<S> {
     /// When [`Exchange::send`] or [`Exchange::expire`] has something to do if no call returns before.
     #[must_use]
     pub fn next_due_ms(&self, now_ms: u64) -> Option<u64> {
-        [self.queue.next_deadline(), self.queue.next_send_ms(), self.queue.next_report_ms(now_ms)].into_iter().flatten().min()
+        [self.queue.next_deadline(), self.queue.next_send_ms(), self.queue.next_report_ms(now_ms)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The configuration is gone, and with it every answer.

@@ -78,7 +78,10 @@ impl Eq for SharedRight {}
 
 impl fmt::Debug for SharedRight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedRight").field("id", &self.id).field("unreported", &self.unreported).finish_non_exhaustive()
+        f.debug_struct("SharedRight")
+            .field("id", &self.id)
+            .field("unreported", &self.unreported)
+            .finish_non_exhaustive()
     }
 }
 
@@ -181,13 +184,7 @@ impl Holder {
 
     /// Admits a payment from a right of its account, if there is one, and says whether it asks for the next one. `id` is that of
     /// its attempt, `release` makes the request to end the right that it asks for.
-    pub fn take(
-        &self,
-        cluster: &Arc<str>,
-        request: &Request,
-        id: &str,
-        release: impl FnOnce() -> Vec<u8>,
-    ) -> Taken {
+    pub fn take(&self, cluster: &Arc<str>, request: &Request, id: &str, release: impl FnOnce() -> Vec<u8>) -> Taken {
         let now_ms = (self.now_ms)();
         let amount = request.amount.unwrap_or(AmountMinor::ZERO);
         self.with(|rights| {
@@ -209,7 +206,8 @@ impl Holder {
                 account.is_asked_for = true;
                 let next = account.current.as_ref().map(Held::next).or(account.next);
                 let first = Share { amount: amount.get().saturating_mul(FIRST_COUNT), count: FIRST_COUNT };
-                taken.wanted = Some(next.unwrap_or(first).min(Share { amount: AmountMinor::MAX.get(), count: u64::MAX }));
+                taken.wanted =
+                    Some(next.unwrap_or(first).min(Share { amount: AmountMinor::MAX.get(), count: u64::MAX }));
                 let id: Arc<str> = id.into();
                 let right = Arc::new(SharedRight {
                     id: Arc::clone(&id),

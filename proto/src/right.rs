@@ -83,7 +83,10 @@ mod tests {
         let table = [
             (Answer::Refused, "refused"),
             (Answer::Granted(grant), "7 5000 2000 0 9007199254740991 10000 0"),
-            (Answer::Granted(Grant { weight: Weight::price(amount(3)), ..grant }), "7 5000 2000 0 9007199254740991 0 3"),
+            (
+                Answer::Granted(Grant { weight: Weight::price(amount(3)), ..grant }),
+                "7 5000 2000 0 9007199254740991 0 3",
+            ),
         ];
         for (answer, text) in table {
             assert_eq!((answer.to_text().as_str(), Answer::parse(text)), (text, Some(answer)));

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     AmountMinor, AttemptId, Breach, Channel, ClosedCycle, ClosedWindow, Code, CounterName, CreditTerms, Crossing,
-    Currency, HoldTerms, Limits, MerchantId, OperationId, OperationNo, Order, OrderNo, Origins, PaymentNo, PerPeriod, Policy,
-    Posting, PostingKind, Record, Right, RightId, Share, ThresholdPolicy, Throttle, Trust, Weighed, Weight, WindowIds,
-    WindowLimits,
+    Currency, HoldTerms, Limits, MerchantId, OperationId, OperationNo, Order, OrderNo, Origins, PaymentNo, PerPeriod,
+    Policy, Posting, PostingKind, Record, Right, RightId, Share, ThresholdPolicy, Throttle, Trust, Weighed, Weight,
+    WindowIds, WindowLimits,
 };
 
 /// Later times (after the year 2223) are treated as this one, so that their microseconds stay exact in a double.

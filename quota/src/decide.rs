@@ -14,7 +14,8 @@ mod void;
 
 use crate::{
     Account, Action, AmountMinor, Charge, Code, Command, CreditRecord, Crossing, Effect, First, Merchant, Operation,
-    OperationId, OperationKind, Order, OrderState, OrderSummary, Outcome, Record, Resolution, Right, RightAfter, ThresholdLevels, Weighed,
+    OperationId, OperationKind, Order, OrderState, OrderSummary, Outcome, Record, Resolution, Right, RightAfter,
+    ThresholdLevels, Weighed,
 };
 
 /// The stored state that a command concerns; `None` where nothing is stored.
@@ -224,8 +225,20 @@ impl<'a> Case<'a> {
     }
 
     fn outcome(&self, verdict: Verdict) -> Outcome {
-        let Verdict { code, replay, journal, decision_id, amount, weighed, first, wait_ms, account, order, right, merchant } =
-            verdict;
+        let Verdict {
+            code,
+            replay,
+            journal,
+            decision_id,
+            amount,
+            weighed,
+            first,
+            wait_ms,
+            account,
+            order,
+            right,
+            merchant,
+        } = verdict;
         if let Some(merchant) = merchant {
             return self.merchant_outcome(code, replay, journal, merchant);
         }
@@ -278,7 +291,19 @@ impl<'a> Case<'a> {
         let crossing = account.as_ref().and_then(|account| self.crossing(account));
         let by_right = order.as_ref().filter(|_| account.is_none() && right.is_some());
         let counted_in = by_right.map(|order| order.charged_in).filter(|origins| *origins != self.account.origins());
-        Outcome { record, decision_id, account, order, right, merchant: None, closed, closed_cycle, crossing, counted_in, journal }
+        Outcome {
+            record,
+            decision_id,
+            account,
+            order,
+            right,
+            merchant: None,
+            closed,
+            closed_cycle,
+            crossing,
+            counted_in,
+            journal,
+        }
     }
 
     /// The thresholds that the account has reached, if alerts are configured for it.

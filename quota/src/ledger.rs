@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use thiserror::Error;
 
 use crate::{
-    Account, ClosedCycle, ClosedWindow, Code, Command, Crossing, Currency, Merchant, MerchantId, Order, OrderNo, Origins,
-    OrderState, Outcome, PostingKind, Record, Reply, Right, RightAfter, RightId, Stored, decide,
+    Account, ClosedCycle, ClosedWindow, Code, Command, Crossing, Currency, Merchant, MerchantId, Order, OrderNo,
+    OrderState, Origins, Outcome, PostingKind, Record, Reply, Right, RightAfter, RightId, Stored, decide,
 };
 
 /// The shard that a merchant's keys and events live in: `xxh3(merchant) mod shards`.
@@ -180,8 +180,19 @@ impl Ledger {
     }
 
     fn keep(&mut self, command: &Command, outcome: Outcome) -> Reply {
-        let Outcome { record, decision_id, account, order, right, merchant, closed, closed_cycle, crossing, counted_in, journal } =
-            outcome;
+        let Outcome {
+            record,
+            decision_id,
+            account,
+            order,
+            right,
+            merchant,
+            closed,
+            closed_cycle,
+            crossing,
+            counted_in,
+            journal,
+        } = outcome;
         if let Some(merchant) = merchant {
             self.merchants.insert(command.merchant.clone(), merchant);
         }

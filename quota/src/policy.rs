@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AmountMinor, Calendar, Channel, Code, Currency, LimitKind, LimitName, PerPeriod, Period, ThresholdPolicy, Trust, Weight,
-    WindowIds,
+    AmountMinor, Calendar, Channel, Code, Currency, LimitKind, LimitName, PerPeriod, Period, ThresholdPolicy, Trust,
+    Weight, WindowIds,
 };
 
 /// The limits of one window; [`AmountMinor::MAX`] where there is none.

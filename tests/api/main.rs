@@ -18,6 +18,7 @@ mod outcomes;
 mod own;
 mod policies;
 mod readme;
+mod rights;
 mod scorecards;
 mod stream;
 mod suite;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     charges::add(&mut suite);
     weights::add(&mut suite);
     holds::add(&mut suite);
+    rights::add(&mut suite);
     accounts::add(&mut suite);
     alerts::add(&mut suite);
     batches::add(&mut suite);

@@ -43,6 +43,10 @@ merchants:
       transfer: {weight_bp: 3333}
       voucher: {units_per_payment: 300}
   weighed-returns: *weighed
+  trusted: &trusted {trust: {above_percent: 20, share_percent: 10, ttl_ms: 60000}}
+  trusted-2: *trusted
+  trusted-3: *trusted
+  briefly-trusted: {trust: {above_percent: 20, share_percent: 10, ttl_ms: 100}}
   short-holds: {hold: {lifetime_secs: 60, on_expiry: void}}
 ";
 

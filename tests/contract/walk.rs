@@ -16,7 +16,8 @@ use testkit::{Result, wait};
 /// Whose quota the walk is about.
 const MERCHANT: &str = "walked";
 /// What answers a merchant that names no merchant: its own data.
-const NARROWED: [&str; 16] = [
+const NARROWED: [&str; 17] = [
+    "/rights",
     "/quotas/list",
     "/quotas/stats",
     "/outcomes/unknown",
@@ -125,6 +126,7 @@ pub(crate) async fn all(api: &Api) -> Result<Vec<Step>> {
     tiers(&mut walk).await?;
     overrides(&mut walk).await?;
     quotas(&mut walk).await?;
+    rights(&mut walk, api).await?;
     outcomes(&mut walk, api).await?;
     alerts(&mut walk).await?;
     logs_and_settings(&mut walk).await?;
@@ -215,6 +217,27 @@ async fn quotas(walk: &mut Walk) -> Result<()> {
     walk.get("GET", "/quotas/merchant/{merchant_id}", &nothing, "").await?;
     walk.get("GET", "/quotas/list", &nothing, "?limit=1").await?;
     walk.get("GET", "/quotas/stats", &nothing, "").await.map(drop)
+}
+
+/// Of a right that a payment was granted and that its holder does not return.
+async fn rights(walk: &mut Walk, api: &Api) -> Result<()> {
+    const RIGHT: &str = "5c1f0a90-0000-0000-0000-00000000002a";
+    let attempt = RIGHT.replace('-', "");
+    let payment = [("merchant", MERCHANT), ("currency", "USD"), ("order_no", "8"), ("attempt", attempt.as_str())];
+    let wanted = [("action", "consume"), ("amount_minor", "500"), ("right_wanted", "5 5000")];
+    assert_eq!(ask(api.server.grpc_address(), &[&payment[..], &wanted].concat()).await?, "ADMITTED");
+    let nothing = Value::Null;
+    let found = walk.get("GET", "/rights", &nothing, "?merchant_id=walked&orphaned=false&limit=1").await?;
+    assert_eq!(found["items"][0]["right_id"], RIGHT, "{found}");
+    walk.get("GET", "/rights", &nothing, "?limit=500").await?;
+    let ana = walk.ana.clone();
+    let release = json!({"merchant_id": MERCHANT, "currency": "USD", "right_id": RIGHT, "reason": "a new proxy"});
+    // As long as it is in use it is not released; one that is no more is released again without effect.
+    wait::until_async("the right is over", NOTIFIED_WITHIN, || async {
+        Ok((ana.post("/quotas/release-right", &release).await?.status == 200).then_some(()))
+    })
+    .await?;
+    walk.post("/quotas/release-right", release.clone()).await.map(drop)
 }
 
 /// Of a payment that the gateway left open, as the proxy reports it.

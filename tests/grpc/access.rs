@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use proto::quota_v1::batch_operation::Operation;
-use proto::quota_v1::{CreditStatsRequest, GetAccountRequest, GetSelfRequest, InitializeRequest, ListAccountsRequest};
+use proto::quota_v1::{
+    CreditStatsRequest, GetAccountRequest, GetSelfRequest, InitializeRequest, ListAccountsRequest, ListRightsRequest,
+};
 use serde_json::json;
 use testkit::client::{Call, Protocol, send_once};
 use testkit::{Failure, Result};
@@ -44,6 +46,7 @@ async fn only_known_callers_are_let_in_and_only_to_what_is_theirs() -> Result<()
         }
         let asked = ListAccountsRequest { merchant_id: "shop".to_owned() };
         assert_eq!(client.list_accounts(asked).await.expect_err(expected).code(), code);
+        assert_eq!(client.list_rights(ListRightsRequest::default()).await.expect_err(expected).code(), code);
         let status = credit_client_on(channel.clone(), token)?.credit_stats(CreditStatsRequest {}).await;
         let status = status.expect_err(expected);
         assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{token:?}: {status:?}");
@@ -61,6 +64,8 @@ async fn only_known_callers_are_let_in_and_only_to_what_is_theirs() -> Result<()
     assert!(ask(&mut client, check("shop", 500)).await.is_ok());
     assert_eq!(client.get_account(account("shop")).await?.into_inner().merchant_id, "shop");
     assert_eq!(client.list_accounts(list("shop")).await?.into_inner().accounts.len(), 1);
+    assert!(client.list_rights(ListRightsRequest::default()).await?.into_inner().items.is_empty());
+    let rights = ListRightsRequest { merchant_id: Some("other".to_owned()), ..ListRightsRequest::default() };
     let initialize = InitializeRequest { merchant_id: "shop".to_owned(), currency: usd() };
     for denied in [
         ask(&mut client, check("other", 500)).await.err(),
@@ -68,6 +73,7 @@ async fn only_known_callers_are_let_in_and_only_to_what_is_theirs() -> Result<()
         ask(&mut client, Operation::Initialize(initialize)).await.err(),
         client.get_account(account("other")).await.err(),
         client.list_accounts(list("other")).await.err(),
+        client.list_rights(rights).await.err(),
         // The same whether there is such a merchant or not.
         client.get_account(account("unknown")).await.err(),
     ] {

@@ -36,6 +36,8 @@ merchants:
   weighed: {daily_amount: 1000, weight_bp: 5000}
   by-rest: &trusting {trust: {above_percent: 20, share_percent: 5, ttl_ms: 2000}}
   by-grpc: *trusting
+  trusted: {trust: {above_percent: 20, share_percent: 10, ttl_ms: 60000}}
+  briefly-trusted: {trust: {above_percent: 20, share_percent: 10, ttl_ms: 100}}
   by-channel: {channels: {wallet: {over_capture_percent: 10, refund_daily_amount: 500}}}
 ";
 

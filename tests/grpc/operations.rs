@@ -1,12 +1,17 @@
 //! Every operation once, and the account that they leave, as gRPC and as REST report it.
 
+use std::time::Duration;
+
 use proto::quota_v1::batch_operation::Operation;
 use proto::quota_v1::{
     AdjustOperation, AdjustRequest, Counter, ExtendHoldRequest, GetAccountRequest, InitializeRequest,
-    ListAccountsRequest, OperationResponse, OrderState, RefundRequest, ReleaseRequest, ResetRequest, ResetWindow,
-    ResumeRequest, SettleRequest, SuspendRequest, VoidRequest,
+    ListAccountsRequest, ListRightsRequest, OperationResponse, OrderState, RefundRequest, ReleaseRequest,
+    ReleaseRightRequest, ResetRequest, ResetWindow, ResumeRequest, Right, SettleRequest, SuspendRequest, VoidRequest,
 };
-use testkit::Result;
+use serde_json::{Value, json};
+use testkit::checks::ask as ask_as_proxy;
+use testkit::{Result, wait};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::bench::{self, Answer, ask, check, consume, done, hold, usd};
@@ -244,5 +249,98 @@ async fn accounts_are_changed_by_hand_and_reported_as_rest_reports_them() -> Res
     assert_eq!(figures(&done(&mut client, Operation::Reset(reset)).await?).0, [0, 0, 0, 0]);
     let counters = client.get_account(asked).await?.into_inner().counters.unwrap_or_default();
     assert_eq!((counters.monthly_used, counters.yearly_used), (0, 0));
+    Ok(())
+}
+
+/// A right is over after a tenth of a second.
+const OVER_WITHIN: Duration = Duration::from_secs(20);
+
+/// A right as REST has it.
+fn as_in_rest(right: &Right) -> Value {
+    let until = right.until.unwrap_or_default();
+    let until = chrono::DateTime::from_timestamp(until.seconds, u32::try_from(until.nanos).unwrap_or_default());
+    json!({"right_id": right.right_id, "merchant_id": right.merchant_id, "currency": right.currency,
+        "granted_amount": right.granted_amount, "granted_count": right.granted_count, "left_amount": right.left_amount,
+        "left_count": right.left_count, "until": until, "orphaned": right.orphaned, "decision_id": right.decision_id,
+        "day": right.day})
+}
+
+#[tokio::test]
+async fn rights_are_listed_as_rest_lists_them_and_released_when_they_are_over() -> Result<()> {
+    let api = bench::start(&[])?;
+    let operator = api.operator()?;
+    let mut client = bench::client(&api, &operator).await?;
+    let rights = ["trusted", "briefly-trusted"].map(|merchant| (merchant, uuid::Uuid::new_v4()));
+    for (merchant, id) in &rights {
+        let attempt = id.simple().to_string();
+        let fields = [
+            ("action", "consume"),
+            ("merchant", merchant),
+            ("currency", "USD"),
+            ("order_no", "A"),
+            ("attempt", &attempt),
+            ("amount_minor", "100"),
+            ("right_wanted", "5 5000"),
+        ];
+        assert_eq!(ask_as_proxy(api.server.grpc_address(), &fields).await?, "ADMITTED");
+    }
+    let of =
+        |merchant: &str| ListRightsRequest { merchant_id: Some(merchant.to_owned()), ..ListRightsRequest::default() };
+    let eur = ListRightsRequest { currency: Some("EUR".to_owned()), ..ListRightsRequest::default() };
+    let lost = ListRightsRequest { orphaned: Some(true), ..ListRightsRequest::default() };
+    let one = ListRightsRequest { limit: Some(1), ..ListRightsRequest::default() };
+    for (request, query, count) in [
+        (ListRightsRequest::default(), "", 2),
+        (of("trusted"), "?merchant_id=trusted", 1),
+        (eur, "?currency=EUR", 0),
+        (lost, "?orphaned=true", 0),
+        (one.clone(), "?limit=1", 1),
+    ] {
+        let page = client.list_rights(request).await?.into_inner();
+        let rest = operator.get(&format!("/rights{query}")).await?.json();
+        let items: Vec<Value> = page.items.iter().map(as_in_rest).collect();
+        assert_eq!((items.len(), json!(items)), (count, rest["items"].clone()), "{query}");
+        assert_eq!(page.next_cursor.as_deref(), rest["next_cursor"].as_str(), "{query}");
+    }
+    let first = client.list_rights(one.clone()).await?.into_inner();
+    let next = ListRightsRequest { cursor: first.next_cursor.clone(), ..ListRightsRequest::default() };
+    let second = client.list_rights(next).await?.into_inner();
+    assert_eq!((first.items.len(), second.items.len(), second.next_cursor), (1, 1, None));
+    assert_ne!(first.items, second.items);
+    for refused in [
+        ListRightsRequest { limit: Some(-1), ..one.clone() },
+        ListRightsRequest { limit: Some(501), ..one.clone() },
+        ListRightsRequest { cursor: Some("e30".to_owned()), ..one },
+    ] {
+        let status = client.list_rights(refused).await.expect_err("it is invalid");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    }
+
+    let release = |(merchant, id): &(&str, uuid::Uuid)| {
+        Operation::ReleaseRight(ReleaseRightRequest {
+            merchant_id: (*merchant).to_owned(),
+            currency: usd(),
+            right_id: id.to_string(),
+            reason: "a test".to_owned(),
+        })
+    };
+    let in_use = ask(&mut client, release(&rights[0])).await.expect_err("it is in use");
+    assert_eq!((in_use.code(), reason(&in_use).as_str()), (Code::FailedPrecondition, "RIGHT_IN_USE"));
+    let brief = release(&rights[1]);
+    let over = wait::until_async("the right is over", OVER_WITHIN, || {
+        let (mut client, brief) = (client.clone(), brief.clone());
+        async move {
+            match ask(&mut client, brief).await {
+                Err(status) if reason(&status) == "RIGHT_IN_USE" => Ok(None),
+                Ok(Answer::Operation(answer)) => Ok(Some(answer)),
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await?;
+    assert_eq!((figures(&over).0, over.amount, over.replay), ([100, 0, 0, 1], 5000, false));
+    let again = done(&mut client, brief).await?;
+    assert_eq!((figures(&again).0, again.replay), ([100, 0, 0, 1], true));
+    assert!(client.list_rights(of("briefly-trusted")).await?.into_inner().items.is_empty());
     Ok(())
 }

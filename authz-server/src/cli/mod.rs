@@ -7,6 +7,7 @@ mod operations;
 mod outcomes;
 mod policy;
 mod reference;
+mod rights;
 mod routes;
 mod rules;
 mod token;
@@ -46,6 +47,7 @@ Examples:
   authz-server inspect account merchant-001 USD
   authz-server inspect order merchant-001 ORDER-001 --json
   authz-server outcomes list --merchant merchant-001
+  authz-server rights list --merchant merchant-001
   authz-server credit show merchant-001 USD
   authz-server credit simulate merchant-001 USD --on 2027-03-31
   authz-server token --subject ana --role operator --ttl 15m
@@ -95,6 +97,11 @@ enum Command {
     /// sources of policies.
     #[command(subcommand, after_long_help = "Example:\n  authz-server outcomes list --merchant merchant-001")]
     Outcomes(outcomes::OutcomesCommand),
+    /// List rights that have not ended, and end those that their holders have not returned.
+    ///
+    /// A list needs REDIS_URL or REDIS_*, and SLUICE_SHARDS; to release one also DATABASE_URL or DB_* and the sources of policies.
+    #[command(subcommand, after_long_help = "Example:\n  authz-server rights list --orphaned")]
+    Rights(rights::RightsCommand),
     /// Show a merchant's credit line and its statements, record a repayment, and simulate what follows if nothing is paid.
     ///
     /// Uses the server's settings: DATABASE_URL or DB_*, REDIS_URL or REDIS_*, SLUICE_SHARDS and the sources of policies, whose
@@ -146,6 +153,8 @@ enum CliError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     #[error(transparent)]
+    Rights(#[from] rights::RightsError),
+    #[error(transparent)]
     Credit(#[from] credit::CreditError),
     #[error("the answer cannot be written: {0}")]
     Output(#[from] io::Error),
@@ -183,6 +192,7 @@ fn execute(command: Command, config: Option<PathBuf>) -> Result<Outcome, CliErro
         Command::Routes(command) => return routes::execute(&command),
         Command::Inspect(command) => return inspect::execute(&command, &Settings::from_process(config)?),
         Command::Outcomes(command) => return outcomes::execute(&command, &Settings::from_process(config)?),
+        Command::Rights(command) => return rights::execute(&command, &Settings::from_process(config)?),
         Command::Credit(command) => return credit::execute(&command, &Settings::from_process(config)?),
         Command::Token(arguments) => token::execute(&arguments, &Settings::from_process(config)?)?,
         Command::Openapi => print(&admin::openapi::document())?,
@@ -191,6 +201,19 @@ fn execute(command: Command, config: Option<PathBuf>) -> Result<Outcome, CliErro
         Command::Commands => print(&reference::reference())?,
     }
     Ok(Outcome::Done)
+}
+
+/// A table: each column as wide as its widest cell.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = cell.len().max(*width));
+    }
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Writes to standard output. A reader that has seen enough, as `head`, is no failure.

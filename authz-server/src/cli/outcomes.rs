@@ -6,7 +6,7 @@ use quota::{ActorId, Currency, MerchantId};
 use sluice_kit::database::PgPool;
 use uuid::Uuid;
 
-use super::{CliError, Outcome, operations, print, print_to_stderr};
+use super::{CliError, Outcome, columns, operations, print, print_to_stderr};
 use sluice_decision::operations::Actor;
 use sluice_decision::operations::resolve::{Resolved, resolve};
 use sluice_journal::outcomes::read::{self, Filter, UnknownOutcome, Verdict};
@@ -70,19 +70,19 @@ pub(super) enum OutcomesCommand {
     },
 }
 
-fn merchant(text: &str) -> Result<MerchantId, String> {
+pub(super) fn merchant(text: &str) -> Result<MerchantId, String> {
     MerchantId::parse(text).map_err(|error| error.to_string())
 }
 
-fn currency(text: &str) -> Result<Currency, String> {
+pub(super) fn currency(text: &str) -> Result<Currency, String> {
     Currency::parse(text).map_err(|error| error.to_string())
 }
 
-fn actor(text: &str) -> Result<ActorId, String> {
+pub(super) fn actor(text: &str) -> Result<ActorId, String> {
     ActorId::parse(text).map_err(|error| error.to_string())
 }
 
-fn reason(text: &str) -> Result<String, String> {
+pub(super) fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.len() > sluice_store::REMARKS_BYTES_MAX {
         return Err(format!("must have 1 to {} bytes", sluice_store::REMARKS_BYTES_MAX));
@@ -157,14 +157,7 @@ fn table(outcomes: &[UnknownOutcome]) -> String {
             outcome.resolution.clone().unwrap_or_else(|| "open".to_owned()),
         ]
     }));
-    let widths: Vec<usize> = (0..header.len())
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or_default())
-        .collect();
-    let line = |row: &[String; 9]| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
+    columns(&rows)
 }
 
 fn moment(at: DateTime<Utc>) -> String {

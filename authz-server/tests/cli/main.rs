@@ -6,5 +6,6 @@ mod inspect;
 mod outcomes;
 mod policy;
 mod reference;
+mod rights;
 mod routes;
 mod token;

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Channel, Charge, Code, Currency, Effect, Grant, HoldTerms, Limits, Mark,
-    MerchantId, Mode, OperationId, OperationNo, OrderNo, PaymentNo, Policy, Posting, PostingKind, Refund, ReleaseRight, Report, Reset,
-    Resolution, RightId, Settle, Share, Trust, Weight,
+    MerchantId, Mode, OperationId, OperationNo, OrderNo, PaymentNo, Policy, Posting, PostingKind, Refund, ReleaseRight,
+    Report, Reset, Resolution, RightId, Settle, Share, Trust, Weight,
 };
 use sluice_kit::telemetry::Trace;
 use sluice_lines::{LineKey, Opening, id_of};

@@ -161,9 +161,10 @@ impl Answer {
     fn passed(&self) -> OkHttpResponse {
         let headers = self.own_headers().map(|(key, value)| option(key, value)).collect::<Vec<_>>();
         // Our header names must not carry a client's values: those set are overwritten, the others removed.
-        let unset = [header::CODE, header::DECISION_ID, header::REPLAY, header::DELAY_MS, header::RIGHT].into_iter().filter(|name| {
-            !headers.iter().any(|option| option.header.as_ref().is_some_and(|header| header.key == *name))
-        });
+        let unset =
+            [header::CODE, header::DECISION_ID, header::REPLAY, header::DELAY_MS, header::RIGHT].into_iter().filter(
+                |name| !headers.iter().any(|option| option.header.as_ref().is_some_and(|header| header.key == *name)),
+            );
         let headers_to_remove = unset.map(str::to_owned).collect();
         OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() }
     }

@@ -69,7 +69,8 @@ impl RightSweep {
     /// # Errors
     /// [`SweepError`] where the store gives no answer; the other shards are looked at.
     pub async fn round(&self, now_ms: i64, shutdown: &Shutdown) -> Result<Swept, SweepError> {
-        let (mut swept, mut outstanding, mut failures) = (Swept::default(), Outstanding::default(), Failures::default());
+        let (mut swept, mut outstanding, mut failures) =
+            (Swept::default(), Outstanding::default(), Failures::default());
         for shard in 0..self.tools.shards {
             if shutdown.is_requested() || failures.are_too_many() {
                 break;
@@ -149,7 +150,10 @@ impl RightSweep {
         accounts.sort_by(|(_, one), (_, other)| other.amount.cmp(&one.amount));
         metrics.rights_amount.clear();
         for ((merchant, currency), share) in accounts.into_iter().take(ACCOUNTS_SHOWN) {
-            metrics.rights_amount.of([merchant.into(), currency.into()] as [std::borrow::Cow<'static, str>; 2]).set(signed(share.amount));
+            metrics
+                .rights_amount
+                .of([merchant.into(), currency.into()] as [std::borrow::Cow<'static, str>; 2])
+                .set(signed(share.amount));
         }
     }
 }

@@ -139,7 +139,14 @@ fn parts(Entry { shard, id, fields }: &Entry) -> Result<Parts, String> {
     let credit = context.credit.as_ref().map(row::credit_context);
     let counted_in = field(fields, COUNTED_FIELD).map(packed::counted_in).transpose();
     let counted_in = counted_in.map_err(|error| format!("field o: {error}"))?;
-    Ok(Parts { row: row::of(*shard, seq, context, &record, counted_in.as_ref())?, record, value_day, closed, crossing, credit })
+    Ok(Parts {
+        row: row::of(*shard, seq, context, &record, counted_in.as_ref())?,
+        record,
+        value_day,
+        closed,
+        crossing,
+        credit,
+    })
 }
 
 /// Whether a row is about a merchant as a whole.
@@ -157,7 +164,10 @@ fn is_change(row: &Row, record: &Record) -> bool {
     let is_of_right = row.right_id.is_some()
         && matches!(row.action_type.as_str(), "consume" | "orphan_right")
         && record.windows.iter().all(|(_, window)| window.count_before == window.count_after);
-    !record.replay && !is_of_order && !is_of_right && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
+    !record.replay
+        && !is_of_order
+        && !is_of_right
+        && matches!(record.code, Code::Admitted | Code::Applied | Code::Voided)
 }
 
 fn field<'a>(fields: &'a [Vec<u8>], name: &[u8]) -> Option<&'a [u8]> {

@@ -36,7 +36,8 @@ pub use metrics::{RedisMetrics, Use};
 pub use outcome::{operation_word, resolution_word};
 pub use redis::is_wrong_server;
 pub use redis::{
-    DueHold, DueHolds, Failovers, OutstandingRight, OutstandingRights, RedisLink, RedisStore, RedisStoreConfig, Verified,
+    DueHold, DueHolds, Failovers, OutstandingRight, OutstandingRights, RedisLink, RedisStore, RedisStoreConfig,
+    Verified,
 };
 pub use script::SCRIPT;
 

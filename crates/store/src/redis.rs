@@ -21,11 +21,11 @@ use redis::{Cmd, FromRedisValue, RedisError, Script};
 use tokio::time::timeout;
 
 pub use self::holds::{DueHold, DueHolds};
-pub use self::rights::{OutstandingRight, OutstandingRights};
 pub use self::link::is_wrong_server;
 pub use self::link::{Failovers, RedisLink};
 pub use self::retention::Verified;
 use self::retention::Warned;
+pub use self::rights::{OutstandingRight, OutstandingRights};
 use super::script::{self, SCRIPT};
 use super::{RedisMetrics, Store, StoreClock, StoreError, StoreTime};
 use sluice_settings::{Live, Secret};

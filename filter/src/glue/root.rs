@@ -248,7 +248,8 @@ impl Root {
         let (deadline, goes_ms, report_ms) =
             with(&self.queue, |queue| (queue.next_deadline(), queue.next_send_ms(), queue.next_report_ms(now_ms)));
         let mut timer = self.timer.get();
-        let period = timer.ticked(now_ms, [worker.next_due(), deadline, goes_ms, report_ms].into_iter().flatten().min());
+        let period =
+            timer.ticked(now_ms, [worker.next_due(), deadline, goes_ms, report_ms].into_iter().flatten().min());
         // A period that cannot be set is tried again by the next stream or tick that needs another one.
         let kept = period.is_some_and(|period_ms| abi::set_tick_period(period_ms).is_err());
         if !kept {

@@ -44,7 +44,8 @@ impl Stream {
             ..FollowUp::new(Kind::Report, Arc::clone(&self.plugin.cluster), message, ending::label(&attempt))
         }));
         self.pass(step);
-        self.phase = Phase::Forwarded { rule: Arc::clone(rule), attempt, changed: true, answer: GatewayAnswer::default() };
+        self.phase =
+            Phase::Forwarded { rule: Arc::clone(rule), attempt, changed: true, answer: GatewayAnswer::default() };
         step.push(Effect::Count(Stat::Trusted));
     }
 
@@ -73,4 +74,3 @@ impl Stream {
         }
     }
 }
-

@@ -5,6 +5,7 @@ use quota::{Account, Calendar, Counter, Currency, Merchant, MerchantId};
 use serde::Serialize;
 
 use super::Shown;
+use sluice_api::admin::rights::RightView;
 
 #[derive(Debug, Serialize)]
 struct CounterShown {
@@ -38,6 +39,36 @@ struct WindowsShown {
     year: CounterShown,
 }
 
+/// The account's rights that have not ended: what they have left is part of what the windows have used.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct RightsShown {
+    outstanding: u64,
+    left_amount: u64,
+    /// A number of payments.
+    left_count: u64,
+    /// Those whose holder is lost.
+    orphaned: u64,
+}
+
+impl RightsShown {
+    pub(super) fn of(rights: &[RightView]) -> Self {
+        rights.iter().fold(Self::default(), |sum, right| Self {
+            outstanding: sum.outstanding.saturating_add(1),
+            left_amount: sum.left_amount.saturating_add(right.left_amount),
+            left_count: sum.left_count.saturating_add(right.left_count),
+            orphaned: sum.orphaned.saturating_add(u64::from(right.orphaned)),
+        })
+    }
+
+    fn text(&self) -> String {
+        let Self { outstanding, left_amount, left_count, orphaned } = self;
+        if *outstanding == 0 {
+            return "none outstanding".to_owned();
+        }
+        format!("{outstanding} outstanding: {left_amount} in {left_count} transactions left, {orphaned} orphaned")
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct AccountShown {
     merchant_id: String,
@@ -47,6 +78,7 @@ pub(super) struct AccountShown {
     /// The day has begun nowhere yet: a server's clock was ahead. A reset brings the account back.
     in_future_window: bool,
     pending_amount: u64,
+    rights: RightsShown,
     suspended_at: Option<String>,
     /// Since when the merchant is suspended as a whole.
     merchant_suspended_at: Option<String>,
@@ -61,6 +93,7 @@ impl AccountShown {
         currency: Currency,
         account: &Account,
         state: Merchant,
+        rights: RightsShown,
         now_ms: i64,
     ) -> Self {
         Self {
@@ -75,6 +108,7 @@ impl AccountShown {
             },
             in_future_window: account.windows.day.id > Calendar::latest_day_at(now_ms),
             pending_amount: account.pending,
+            rights,
             suspended_at: moment_ms(account.suspended_at_ms),
             merchant_suspended_at: moment_ms(state.suspended_at_ms),
             paced_until: moment_ms(account.paced_until_us / 1000),
@@ -91,6 +125,7 @@ impl Shown for AccountShown {
             ("month", self.windows.month.text()),
             ("year", self.windows.year.text()),
             ("pending", self.pending_amount.to_string()),
+            ("rights", self.rights.text()),
             ("suspended", since(self.suspended_at.as_deref())),
             ("merchant suspended", since(self.merchant_suspended_at.as_deref())),
             ("version", self.version.to_string()),

@@ -3,25 +3,24 @@
 mod account;
 mod order;
 
-use std::time::Duration;
-
-use account::{AccountShown, MerchantShown};
+use account::{AccountShown, MerchantShown, RightsShown};
 use clap::{Args, Subcommand};
 use order::OrderShown;
 use quota::{Currency, MerchantId, OrderNo, shard_of};
 use serde::Serialize;
 
-use super::{CliError, Outcome, print, print_to_stderr};
+use super::{CliError, Outcome, operations, print, print_to_stderr, rights};
+use sluice_api::admin::rights::RightFilter;
 use sluice_kit::clock;
 use sluice_settings::Settings;
-use sluice_store::{RedisStore, RedisStoreConfig, Store, StoreError, keys};
+use sluice_store::{Store, keys};
 
-/// How long a person waits for Redis; payments wait much less.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Most rights of an account that are summed.
+const RIGHTS_MAX: usize = 10_000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum InspectCommand {
-    /// Show an account: its windows, what is pending, and whether it or its merchant is suspended.
+    /// Show an account: its windows, what is pending, its outstanding rights, and whether it or its merchant is suspended.
     ///
     /// Figures are those of the last change: a window that is over still shows, and counts as empty for the next payment.
     /// Exits with 3 where nothing is stored.
@@ -87,13 +86,7 @@ fn order_no(text: &str) -> Result<OrderNo, String> {
 pub(super) fn execute(command: &InspectCommand, settings: &Settings) -> Result<Outcome, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let config = RedisStoreConfig { url: settings.redis_url(), shards: settings.shards, timeout: TIMEOUT };
-        let store = RedisStore::open(&config)?;
-        // Keys would be looked for in the wrong place.
-        let (configured, recorded) = (settings.shards, store.recorded_shards().await?);
-        if let Some(stored) = recorded.filter(|stored| *stored != configured) {
-            return Err(StoreError::Shards { stored, configured }.into());
-        }
+        let (store, configured) = (operations::store(settings).await?, settings.shards);
         match command {
             InspectCommand::Account { merchant, currency, format } => {
                 let shard = shard_of(merchant, configured);
@@ -101,7 +94,10 @@ pub(super) fn execute(command: &InspectCommand, settings: &Settings) -> Result<O
                 let (account, state) = store.account_of_merchant(merchant, *currency).await?;
                 store.compare_clocks().await?;
                 let now_ms = store.now_ms();
-                let shown = account.map(|account| AccountShown::of(merchant, *currency, &account, state, now_ms));
+                let filter =
+                    RightFilter { merchant: Some(merchant.clone()), currency: Some(*currency), orphaned: None };
+                let held = RightsShown::of(&rights::outstanding(&store, configured, &filter, RIGHTS_MAX).await?);
+                let shown = account.map(|account| AccountShown::of(merchant, *currency, &account, state, held, now_ms));
                 show(&location, shown, format.json)
             }
             InspectCommand::Merchant { merchant, format } => {

@@ -28,6 +28,7 @@ mod probes;
 mod protocol;
 mod quotas;
 mod rate;
+pub mod rights;
 mod serve;
 mod settings;
 mod stream;
@@ -86,6 +87,8 @@ pub struct Admin {
     pub operations: Operations,
     /// Settings as they are, and changes of them.
     pub settings: Repository,
+    /// Number of shards that merchants fall into.
+    shards: u16,
     auth: Arc<Auth>,
     rates: Arc<rate::Rates>,
     exports: export::Exports,
@@ -118,7 +121,7 @@ impl Admin {
         let deliverable = alerts::Deliverable::new(settings);
         let streams = Arc::new(stream::Streams::new(&pool));
         let transfers = TransferRepository::new(database::beside(&pool, TRANSFERS_AT_ONCE));
-        let settings = Repository::new(settings, live.clone(), pool.clone(), &metrics);
+        let (shards, settings) = (settings.shards, Repository::new(settings, live.clone(), pool.clone(), &metrics));
         let (api_metrics, stream_metrics) = (metrics.part(), metrics.part());
         Ok(Self {
             health,
@@ -127,6 +130,7 @@ impl Admin {
             live,
             operations,
             settings,
+            shards,
             auth,
             rates: Arc::default(),
             exports: export::Exports::default(),
@@ -169,6 +173,7 @@ impl Admin {
 fn operations() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .merge(quotas::routes())
+        .merge(rights::routes())
         .merge(policies::routes())
         .merge(tiers::routes())
         .merge(usage_logs::routes())

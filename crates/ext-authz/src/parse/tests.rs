@@ -82,7 +82,10 @@ fn the_filters_words_are_read_and_nothing_else_is() {
         (&[("action", "unknown")], Err("sluice.outcome_of is missing")),
         (&[("action", "unknown"), ("outcome_of", "refund")], Err("sluice.operation_no is missing")),
         (&[("action", "unknown"), ("outcome_of", "made")], Err("sluice.outcome_of is \"made\"")),
-        (&[("action", "release")], Err("none of consume, hold, settle, refund, void, void_order, unknown, made, report")),
+        (
+            &[("action", "release")],
+            Err("none of consume, hold, settle, refund, void, void_order, unknown, made, report"),
+        ),
         (
             &[("action", "report"), charge, ("right", "000102030405060708090a0b0c0d0e0f")],
             Ok((Operation::Report { right: RIGHT, amount: five.unwrap() }, Effect::Commit)),

@@ -1,9 +1,9 @@
 //! The script's argument for a command.
 
 use quota::{
-    Action, Adjust, AmountMinor, Change, Charge, Code, Command, CreditTerms, Effect, Grant, HoldTerms, Limits, NOW_MS_MAX,
-    OnExpiry, OperationId, OperationKind, OrderState, Origin, Origins, Pace, Reset, Resolution, Settle, Subject,
-    ThresholdPolicy, Weight,
+    Action, Adjust, AmountMinor, Change, Charge, Code, Command, CreditTerms, Effect, Grant, HoldTerms, Limits,
+    NOW_MS_MAX, OnExpiry, OperationId, OperationKind, OrderState, Origin, Origins, Pace, Reset, Resolution, Settle,
+    Subject, ThresholdPolicy, Weight,
 };
 
 use super::Writer;

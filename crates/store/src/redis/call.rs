@@ -8,7 +8,9 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::Ordering;
 
-use quota::{Action, AmountMinor, Code, Command, Currency, PostingKind, Record, Reply, RightId, ThresholdPolicy, shard_of};
+use quota::{
+    Action, AmountMinor, Code, Command, Currency, PostingKind, Record, Reply, RightId, ThresholdPolicy, shard_of,
+};
 use redis::{Cmd, RedisError, Value};
 use sluice_kit::clock;
 

@@ -43,8 +43,7 @@ impl RedisStore {
     pub async fn rights(&self, shard: u16, range: Range<usize>) -> Result<OutstandingRights, StoreError> {
         let [from, last] = [range.start, range.end].map(|place| isize::try_from(place).unwrap_or(isize::MAX));
         let listed: Vec<Vec<u8>> = self.query(&Cmd::zrange(keys::rights(shard), from, last.saturating_sub(1))).await?;
-        let names: Vec<_> =
-            listed.iter().filter_map(|member| named(str::from_utf8(member).ok()?)).collect();
+        let names: Vec<_> = listed.iter().filter_map(|member| named(str::from_utf8(member).ok()?)).collect();
         let names: Vec<_> = names.into_iter().filter(|(merchant, ..)| self.shard(merchant) == shard).collect();
         if names.len() < listed.len() {
             warn!(shard, members = listed.len() - names.len(), "the set of rights has members that are not rights");

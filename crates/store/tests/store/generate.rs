@@ -8,8 +8,8 @@ use std::sync::Arc;
 use quota::{
     Account, Action, AttemptId, Calendar, Charge, Code, Command, CreditTerms, Currency, Effect, Grant, HoldTerms,
     LAG_MS_MAX, Ledger, Limits, Mark, MerchantId, OnExpiry, OperationId, OperationKind, Order, OrderNo, OrderState,
-    Period, Posting, PostingKind, REPLAYS_MAX, Refund, ReleaseRight, Report, Resolution, Right, RightId, Settle, Share, Subject,
-    ThresholdPolicy, Thresholds, Trust, Weekday, Weight, WindowLimits,
+    Period, Posting, PostingKind, REPLAYS_MAX, Refund, ReleaseRight, Report, Resolution, Right, RightId, Settle, Share,
+    Subject, ThresholdPolicy, Thresholds, Trust, Weekday, Weight, WindowLimits,
 };
 use sluice_policy::ZoneSource;
 use sluice_policy_source::zones::Zones;
@@ -438,8 +438,8 @@ impl Generator {
             self.ended.truncate(ENDED - 1);
             self.ended.push_front(right);
         }
-        match self.random.below(34) {
-            0 => figures::reset_of_day(),
+        match self.random.below(37) {
+            0 | 34..=36 => figures::reset_of_day(),
             1 | 2 => self.grant(target, right),
             3..=10 => self.grant(target, fresh),
             11..=27 => self.report(target, right, known.map_or(0, |(_, right)| right.left.amount)),
@@ -466,7 +466,8 @@ impl Generator {
         let limits = if random.one_in(4) {
             let of = |used: u64, more: u64| amount(used.saturating_add(more).min(figures::MAX));
             let (more, count) = (random.below(40), random.below(40));
-            let window = WindowLimits { amount: of(edge.amount, more), count: of(edge.count, count), ..limits.of(Period::Day) };
+            let window =
+                WindowLimits { amount: of(edge.amount, more), count: of(edge.count, count), ..limits.of(Period::Day) };
             limits.with(Period::Day, window)
         } else {
             limits

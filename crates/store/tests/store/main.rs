@@ -208,7 +208,6 @@ const ANSWERS: &[(Code, bool)] = &[
     (Code::BatchRefused, false),
     (Code::ReplayRefused, false),
     (Code::RightRefused, false),
-    (Code::RightInUse, false),
     (Code::BacklogFull, false),
 ];
 

@@ -680,14 +680,14 @@ const MUTANTS: &[Mutant] = &[
     ("local until_ms = min(now_ms + lifetime, day_ends)", "local until_ms = now_ms + lifetime", 15219540765203),
     ("local until_ms = min(now_ms + lifetime, day_ends)", "local until_ms = day_ends", 15219540765203),
     ("min(wanted, room(da_max, da, above, share), ", "min(wanted, ", 15219540765203),
-    ("room(wa_max, wa, above, share)", "wanted", 121430083604963),
-    ("room(ma_max, ma, above, share)", "wanted", 186026127913203),
+    ("room(wa_max, wa, above, share)", "wanted", 186023015688499),
+    ("room(ma_max, ma, above, share)", "wanted", 11426959651299),
     ("room(ya_max, ya, above, share)", "wanted", 121430083604963),
     ("min(wanted_count, room(dc_max, dc, above, share), ", "min(wanted_count, ", 15219540765203),
-    ("room(wc_max, wc, above, share)", "wanted_count", 186026127913203),
-    ("room(mc_max, mc, above, share)", "wanted_count", 159689451158147),
-    ("room(yc_max, yc, above, share)", "wanted_count", 186026127913203),
-    ("if suspended or refusal ~= 0 or on_credit", "if refusal ~= 0 or on_credit", 121430083604963),
+    ("room(wc_max, wc, above, share)", "wanted_count", 121430083604963),
+    ("room(mc_max, mc, above, share)", "wanted_count", 121430083604963),
+    ("room(yc_max, yc, above, share)", "wanted_count", 121430083604963),
+    ("if suspended or refusal ~= 0 or on_credit", "if refusal ~= 0 or on_credit", 186026127913203),
     ("if suspended or refusal ~= 0 or on_credit", "if suspended or on_credit", 15219540765203),
     ("refusal ~= 0 or on_credit or wanted", "refusal ~= 0 or wanted", 15219540765203),
     ("or wanted <= 0 or wanted_count", "or wanted_count", 15219540765203),
@@ -713,13 +713,13 @@ const MUTANTS: &[Mutant] = &[
     (
         "day, week, de, we, me, ye, r_bp, r_units, wanted, wanted_count, wanted, wanted_count,",
         "day, week, 0, we, me, ye, r_bp, r_units, wanted, wanted_count, wanted, wanted_count,",
-        15219540765203,
+        121430083604963,
     ),
     ("code, account_changed, amount = APPLIED, true, wanted", "code, account_changed = APPLIED, true", 15219540765203),
     (
         "local free = max(left - percent_of(maximum, above), 0)",
         "local free = max(left - percent_of(left, above), 0)",
-        121430083604963,
+        186023015688499,
     ),
     (
         "return min(percent_of(left, share), (free - free % 2) / 2)",
@@ -727,7 +727,7 @@ const MUTANTS: &[Mutant] = &[
         15219540765203,
     ),
     ("return min(percent_of(left, share), (free - free % 2) / 2)", "return (free - free % 2) / 2", 15219540765203),
-    ("(free - free % 2) / 2)", "free / 2)", 15219540765203),
+    ("(free - free % 2) / 2)", "free / 2)", 121430083604963),
     ("elseif charged and suspended and op ~= REPORT then", "elseif charged and suspended then", 15219540765203),
     (
         "elseif waiting[stream] >= backlog_max and op ~= REPORT then",
@@ -748,8 +748,8 @@ const MUTANTS: &[Mutant] = &[
         "encode('<dd', left - amount, left_count - 1)",
         15219540765203,
     ),
-    ("        if not dry then values[right_at] = right end\n", "        values[right_at] = right\n", 121430083604963),
-    ("counts, o_cycle = right_counts, 0", "counts, o_cycle = right_counts, cycle", 186026127913203),
+    ("        if not dry then values[right_at] = right end\n", "        values[right_at] = right\n", 186026127913203),
+    ("counts, o_cycle = right_counts, 0", "counts, o_cycle = right_counts, cycle", 121430083604963),
     (
         "counts, account_changed = counted(amount, bp, units), true",
         "counts, account_changed = amount, true",
@@ -759,7 +759,7 @@ const MUTANTS: &[Mutant] = &[
     (
         "da, dc, wa, wc = min(da + counts, AMOUNT_MAX), min(dc + 1, AMOUNT_MAX)",
         "da, dc, wa, wc = da + counts, min(dc + 1, AMOUNT_MAX)",
-        121430083604963,
+        186023015688499,
     ),
     (
         "ma, mc, ya, yc = min(ma + counts, AMOUNT_MAX), min(mc + 1, AMOUNT_MAX)",
@@ -781,16 +781,16 @@ const MUTANTS: &[Mutant] = &[
     (
         "elseif not right or (op == ORPHAN_RIGHT and byte(right, RIGHT_ORPHANED_AT) > 0) then",
         "elseif not right then",
-        121430083604963,
+        186026127913203,
     ),
     ("      code, amount = APPLIED, left\n", "      code = APPLIED\n", 15219540765203),
     ("account_changed, right = true, false", "account_changed = true", 15219540765203),
-    ("if r_day == day and r_de == de then da", "if r_day == day then da", 11426959651299),
+    ("if r_day == day and r_de == de then da", "if r_day == day then da", 186026127913203),
     ("if r_day == day and r_de == de then da", "if r_de == de then da", 15219540765203),
     ("if r_week == week and r_we == we then wa", "if r_we == we then wa", 15219540765203),
     ("if r_month == month and r_me == me then ma", "if r_me == me then ma", 15219540765203),
     ("if r_year == year and r_ye == ye then ya", "if r_ye == ye then ya", 121430083604963),
-    ("dc = max(da - left, 0), max(dc - left_count, 0)", "dc = max(da - left, 0), max(dc - 1, 0)", 15219540765203),
+    ("dc = max(da - left, 0), max(dc - left_count, 0)", "dc = max(da - left, 0), max(dc - 1, 0)", 186026127913203),
     ("    if right ~= values[right_at] and not dry then\n", "    if right ~= values[right_at] then\n", 121430083604963),
     ("      if op ~= ORPHAN_RIGHT then\n", "      if right then\n", 15219540765203),
     (
@@ -800,9 +800,8 @@ const MUTANTS: &[Mutant] = &[
     ),
     ("  elseif not value and stored[place] then\n    call('DEL', KEYS[place])\n", "", 11426959651299),
     ("if o_day ~= day or o_week", "if o_week", 121430083604963),
-    ("o_week ~= week or o_de ~= de or", "o_week ~= week or", 11426959651299),
+    ("o_week ~= week or o_de ~= de or", "o_week ~= week or", 121430083604963),
     ("op == RELEASE_RIGHT and marked and decode", "op == RELEASE_RIGHT and decode", 121430083604963),
-    ("RIGHT_UNTIL_AT) > now_ms then", "RIGHT_UNTIL_AT) >= now_ms then", 121430083604963),
 ];
 
 /// Every mutant is noticed by one of the sequences; several mutants run at a time, each in a database of its own.

@@ -8,9 +8,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use prost::Message;
 use proto::journal::EventContext;
-use quota::{Action, Code, Command, Crossing, Effect, MerchantId, NOW_MS_MAX, OrderNo, OrderState, Origins, Record, Reply};
+use quota::{
+    Action, Code, Command, Crossing, Effect, MerchantId, NOW_MS_MAX, OrderNo, OrderState, Origins, Record, Reply,
+};
 use redis::aio::MultiplexedConnection;
-use sluice_store::{AuditContext, MemoryStore, OutstandingRight, RedisStore, Store, StoreError, StoreTime, keys, packed};
+use sluice_store::{
+    AuditContext, MemoryStore, OutstandingRight, RedisStore, Store, StoreError, StoreTime, keys, packed,
+};
 
 use crate::books::Books;
 use crate::generate::Generator;

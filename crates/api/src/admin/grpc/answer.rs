@@ -9,6 +9,8 @@ use quota::{Effect, OrderState};
 use super::status;
 use crate::admin::Answer;
 use crate::admin::execute::MerchantAccounts;
+use crate::admin::page::Page;
+use crate::admin::rights::RightView;
 use sluice_decision::decider::Decision;
 use sluice_decision::operations::{
     AccountView, CheckAnswer, Counters, CreditView, LimitView, MerchantAnswer, OperationAnswer, OrderView,
@@ -138,6 +140,24 @@ pub(super) fn accounts(found: MerchantAccounts) -> pb::ListAccountsResponse {
         suspended_reason: found.suspended_reason,
         suspended_by: found.suspended_by,
     }
+}
+
+/// A page of rights.
+pub(super) fn rights(page: Page<RightView>) -> pb::ListRightsResponse {
+    let right = |view: RightView| pb::Right {
+        right_id: view.right_id.to_string(),
+        merchant_id: view.merchant_id,
+        currency: view.currency,
+        granted_amount: number(view.granted_amount),
+        granted_count: number(view.granted_count),
+        left_amount: number(view.left_amount),
+        left_count: number(view.left_count),
+        until: Some(timestamp(view.until)),
+        orphaned: view.orphaned,
+        decision_id: view.decision_id.to_string(),
+        day: i32::try_from(view.day).unwrap_or(i32::MAX),
+    };
+    pb::ListRightsResponse { items: page.items.into_iter().map(right).collect(), next_cursor: page.next_cursor }
 }
 
 /// Declares the conversion of every counter, from the table of counters.

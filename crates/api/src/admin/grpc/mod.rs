@@ -22,7 +22,7 @@ use proto::quota_v1::quota_service_server::{QuotaService, QuotaServiceServer};
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 
-use crate::admin::{Admin, Caller, Kind, Problem, execute};
+use crate::admin::{Admin, Caller, Kind, Problem, execute, rights};
 use answer::AnswerMessage;
 use request::OperationMessage;
 use routed::Routed;
@@ -121,6 +121,12 @@ macro_rules! quota_service {
                 let (caller, message) = opened(request)?;
                 let accounts = execute::accounts(&self.admin, &caller, &message.merchant_id).await;
                 Ok(Response::new(answer::accounts(accounts.map_err(|problem| status::of(&problem))?)))
+            }
+
+            async fn list_rights(&self, request: Request<pb::ListRightsRequest>) -> GrpcResult<pb::ListRightsResponse> {
+                let (caller, message) = opened(request)?;
+                let page = rights::read(&self.admin, &caller, request::rights(message)).await;
+                Ok(Response::new(answer::rights(page.map_err(|problem| status::of(&problem))?)))
             }
         }
     };

@@ -5,6 +5,7 @@ use proto::quota_v1 as pb;
 use proto::quota_v1::batch_operation::Operation;
 
 use crate::admin::execute::Requested;
+use crate::admin::rights::RightQuery;
 use sluice_decision::operations::body::{
     self, AdjustOperation, AdjustRequest, CounterField, ExtendHoldRequest, ResetRequest, ResetWindow,
 };
@@ -131,6 +132,13 @@ macro_rules! batch {
 }
 
 sluice_decision::for_each_operation!(batch!());
+
+/// Which rights to list. A limit below 0 is refused as 0 is.
+pub(super) fn rights(message: pb::ListRightsRequest) -> RightQuery {
+    let pb::ListRightsRequest { merchant_id, currency, orphaned, cursor, limit } = message;
+    let limit = limit.map(|limit| u64::try_from(limit).unwrap_or_default());
+    RightQuery { merchant_id, currency, orphaned, cursor, limit }
+}
 
 fn version(expected: Option<i64>) -> Result<Option<u64>, Invalid> {
     let parsed = expected.map(u64::try_from).transpose();
