@@ -3,6 +3,7 @@
 mod credit;
 mod journal;
 mod payments;
+mod trust;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +24,9 @@ merchants:
     daily_amount: 15000
     monthly_amount: 300000
     daily_count: 100
+  demo-trusted:
+    daily_count: 200
+    trust: {above_percent: 20, share_percent: 10, ttl_ms: 500}
 ";
 /// The file that the examples of docs/api.md begin by reading, in cargo's target folder.
 const ENV_FILE: &str = "demo.env";
@@ -117,8 +121,12 @@ async fn ask_to_end() -> Result<()> {
 }
 
 async fn demo(arguments: &Arguments) -> Result<Ended> {
-    let options =
-        StackOptions { policies: Some(policies()?), host: Some(arguments.host.into()), ..StackOptions::default() };
+    let options = StackOptions {
+        policies: Some(policies()?),
+        host: Some(arguments.host.into()),
+        change: Some(trust::opt_in),
+        ..StackOptions::default()
+    };
     eprintln!("building and starting the stack");
     // Starting blocks; in a thread of its own it does not keep Ctrl-C waiting.
     let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
@@ -128,6 +136,7 @@ async fn demo(arguments: &Arguments) -> Result<Ended> {
     let mut wrong = payments::send_all(&stack).await?;
     wrong += journal::show(&stack).await?;
     wrong += credit::show(&stack).await?;
+    wrong += trust::show(&stack).await?;
     print_addresses(&stack)?;
     if wrong > 0 {
         stack.dir().keep();

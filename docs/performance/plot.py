@@ -28,6 +28,8 @@ VARIANTS = {
     "sluice": "**Sluice**",
     "sluice_native_host": "**Sluice, native host**",
     "sluice_unbatched": "Sluice, a call each",
+    "trusted": "Sluice, trusted",
+    "trusted_native_host": "Sluice, trusted, native host",
 }
 SHORT = {
     "envoy": "Envoy alone",
@@ -37,6 +39,8 @@ SHORT = {
     "sluice": "Sluice",
     "sluice_native_host": "Sluice, native host",
     "sluice_unbatched": "a call each",
+    "trusted": "trusted",
+    "trusted_native_host": "trusted, native host",
 }
 SEGMENTS = [
     ("envoy", "Envoy", "c0"),

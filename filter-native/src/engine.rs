@@ -153,7 +153,6 @@ impl Shared {
 
     fn retry(&mut self, follow_up: FollowUp) {
         if let Err(lost) = self.follow_ups.retry(follow_up) {
-            lost.lose();
             self.lost(&lost, "not delivered");
         }
     }
@@ -402,7 +401,10 @@ impl Engine {
         let is_closed = |(config, own): (&u64, &Configuration)| own.metrics.is_none().then_some(*config);
         // In their order: what an older one leaves waits for the newest.
         for config in configurations.iter().filter_map(is_closed).collect::<Vec<_>>() {
-            let waits = !shared.follow_ups.is_empty() || shared.calls.values().any(|sent| sent.config == config);
+            let has_rights = shared.holder.as_ref().is_some_and(|holder| !holder.is_empty());
+            let is_queued = configurations.get(&config).is_some_and(|own| !own.exchange.has_no_follow_ups());
+            let is_called = shared.calls.values().any(|sent| sent.config == config);
+            let waits = has_rights || is_queued || is_called || !shared.follow_ups.is_empty();
             if newest == Some(config) && waits {
                 continue;
             }

@@ -139,7 +139,7 @@ fn start() -> std::io::Result<Arc<dyn Outlet>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let clients = Clients::new(sender.clone());
     let inbox = Inbox { clock, receiver, backlog: Arc::default() };
-    let (backlog, holder) = (Arc::clone(&inbox.backlog), Arc::new(Holder::new(move || clock.now_ms())));
+    let (backlog, holder) = (Arc::clone(&inbox.backlog), Arc::new(Holder::new(move || Some(clock.now_ms()))));
     let engine = Engine::new(Arc::clone(&holder));
     std::thread::Builder::new().name(NAME.to_owned()).spawn(move || run(&runtime, inbox, engine, clients))?;
     Ok(Arc::new(Thread { clock, holder, sender, backlog }))

@@ -276,6 +276,12 @@ impl<S> BatchQueue<S> {
         Ok(())
     }
 
+    /// Whether no follow-up waits to be sent.
+    #[must_use]
+    pub fn has_no_follow_ups(&self) -> bool {
+        self.follow_ups.is_empty()
+    }
+
     /// What is to be sent now; an empty batch if nothing waits, or if a call is in flight that it has to wait for.
     pub fn next(&mut self, now_ms: u64) -> Next<S> {
         let mut next = Next { batch: Batch::default(), late: Vec::new() };
@@ -301,7 +307,8 @@ impl<S> BatchQueue<S> {
     /// How many follow-ups may go without a check. A payment never waits for them; they wait for each other and for payments, reports
     /// only for each other, and more of them go in a call: no stream waits for their answers.
     fn slots_alone(&self, now_ms: u64) -> usize {
-        let is_report = |follow_up: &&FollowUp| follow_up.kind == Kind::Report;
+        // A server of the release before refuses a call of so many: they are sent again in smaller ones.
+        let is_report = |follow_up: &&FollowUp| follow_up.kind == Kind::Report && follow_up.tries <= 1;
         let reports = self.follow_ups.iter().take(REPORTS_MAX).take_while(is_report).count();
         let is_due = self.follow_ups_due_ms <= now_ms || reports == REPORTS_MAX;
         let others = self.calls().filter(|call| !call.has_checks()).count();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quota::Code;
 
 use crate::batch::{Batch, BatchQueue, PendingCheck};
-use crate::follow_up::{Acknowledgement, FollowUp, acknowledgement};
+use crate::follow_up::{Acknowledgement, FollowUp};
 use crate::stats::Stat;
 use crate::trust::Holder;
 use crate::wire::{self, Outcome};
@@ -161,7 +161,7 @@ impl<S> Exchange<S> {
                 continue;
             }
             let reply = wire::reply(outcome.grpc_status, outcome.response);
-            match acknowledgement(follow_up.kind, &reply) {
+            match follow_up.acknowledgement(&reply) {
                 Acknowledgement::Done => follow_up.answered(host.holder(), &reply),
                 Acknowledgement::Retry => host.retry(follow_up),
                 Acknowledgement::Rejected(code) => {
@@ -202,6 +202,12 @@ impl<S> Exchange<S> {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Whether no follow-up waits to be sent.
+    #[must_use]
+    pub fn has_no_follow_ups(&self) -> bool {
+        self.queue.has_no_follow_ups()
     }
 
     /// The configuration is gone, and with it every answer.

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use quota::Code;
 
 use crate::stats::Stat;
-use crate::trust::{Holder, SharedRight};
+use crate::trust::{Holder, UNREPORTED_MAX, Unreported};
 use crate::wire::Reply;
 
 /// Most follow-ups that wait in one worker. One is some 400 bytes.
 pub const WAITING_MAX: usize = 4096;
+/// Most reports that wait beside them: all that may be unreported.
+pub const REPORTS_WAITING_MAX: usize = UNREPORTED_MAX as usize;
 /// Most follow-ups resent in one tick, so that a server that is back does not receive all of them at once.
 pub const SENT_PER_TICK_MAX: usize = 64;
 /// Pause before the second try, in milliseconds; each next one is twice as long.
@@ -121,34 +123,60 @@ pub struct FollowUp {
     pub tries: u32,
     /// How long it may wait for others, in milliseconds.
     pub linger_ms: u32,
-    /// Of a report: the right that the payment was admitted from.
-    pub right: Option<Arc<SharedRight>>,
-    /// Of a report that asks for another right: its id.
-    pub asks: Option<Arc<str>>,
+    /// Of a report: the payment of a right.
+    pub unreported: Option<Arc<Unreported>>,
+    /// Of a report that asks for another right.
+    pub asks: Option<Asks>,
+    /// It is about a payment that was admitted from a right: its report may come later.
+    pub follows_report: bool,
+}
+
+/// A request for a right that a report has made. It is made once: another one might be granted after the right was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asks {
+    /// The right's id.
+    pub id: Arc<str>,
+    /// The encoded report without it.
+    pub without: Vec<u8>,
 }
 
 impl FollowUp {
     /// One that goes with the next call.
     #[must_use]
     pub fn new(kind: Kind, cluster: Arc<str>, message: Vec<u8>, label: String) -> Self {
-        Self { kind, cluster, message, label, tries: 0, linger_ms: 0, right: None, asks: None }
+        Self {
+            kind,
+            cluster,
+            message,
+            label,
+            tries: 0,
+            linger_ms: 0,
+            unreported: None,
+            asks: None,
+            follows_report: false,
+        }
+    }
+
+    /// What an answer means for it.
+    #[must_use]
+    pub fn acknowledgement(&self, reply: &Reply<'_>) -> Acknowledgement {
+        match acknowledgement(self.kind, reply) {
+            // The order is not known yet.
+            Acknowledgement::Done if self.follows_report && code_of(reply).0 == Some(Code::OrderUnknown) => {
+                Acknowledgement::Retry
+            }
+            acknowledged => acknowledged,
+        }
     }
 
     /// The server has answered it, and will not be sent it again: a payment of a right is reported, and the right that it asked for
     /// is granted or not.
     pub fn answered(&self, holder: Option<&Holder>, reply: &Reply<'_>) {
-        if let Some(right) = &self.right {
-            right.reported();
+        if let Some(unreported) = &self.unreported {
+            unreported.acknowledge();
         }
-        if let (Some(holder), Some(id)) = (holder, &self.asks) {
-            holder.answered(id, reply.right());
-        }
-    }
-
-    /// It is given up.
-    pub fn lose(&self) {
-        if let Some(right) = &self.right {
-            right.lost();
+        if let (Some(holder), Some(asks)) = (holder, &self.asks) {
+            holder.answered(&asks.id, reply.right());
         }
     }
 }
@@ -159,6 +187,8 @@ pub struct FollowUps {
     /// The time of the last tick.
     now_ms: u64,
     waiting: VecDeque<(u64, FollowUp)>,
+    /// How many of them are reports, which take no room from the others.
+    reports: usize,
 }
 
 impl FollowUps {
@@ -166,9 +196,23 @@ impl FollowUps {
     ///
     /// # Errors
     /// The follow-up that will not be tried again.
-    pub fn retry(&mut self, follow_up: FollowUp) -> Result<(), FollowUp> {
-        if follow_up.tries >= TRIES_MAX || self.waiting.len() >= WAITING_MAX {
+    pub fn retry(&mut self, mut follow_up: FollowUp) -> Result<(), FollowUp> {
+        let is_report = follow_up.kind == Kind::Report;
+        let others = self.waiting.len().saturating_sub(self.reports);
+        let is_full = match follow_up.kind {
+            Kind::Report => self.reports >= REPORTS_WAITING_MAX,
+            // What is not returned stays counted: it must not crowd out a void.
+            Kind::ReleaseRight => others >= WAITING_MAX.div_euclid(4),
+            Kind::Void | Kind::Settle | Kind::Refund | Kind::VoidOrder | Kind::Unknown | Kind::Made => {
+                others >= WAITING_MAX
+            }
+        };
+        if follow_up.tries >= TRIES_MAX || is_full {
             return Err(follow_up);
+        }
+        self.reports = self.reports.saturating_add(usize::from(is_report));
+        if let Some(Asks { without, .. }) = follow_up.asks.take() {
+            follow_up.message = without;
         }
         let due = self.now_ms.saturating_add(backoff_ms(follow_up.tries));
         self.waiting.push_back((due, follow_up));
@@ -188,6 +232,8 @@ impl FollowUps {
             }
         }
         self.waiting = later;
+        let reports = due.iter().filter(|follow_up| follow_up.kind == Kind::Report).count();
+        self.reports = self.reports.saturating_sub(reports);
         due
     }
 
@@ -219,15 +265,25 @@ pub enum Acknowledgement {
 /// a refusal comes as a pass.
 #[must_use]
 pub fn acknowledgement(kind: Kind, reply: &Reply<'_>) -> Acknowledgement {
-    let (code, status) = match reply {
-        Reply::Pass { code, .. } => (Some(*code), u32::from(code.http_status())),
-        Reply::Refuse { code, status, .. } => (*code, *status),
-        Reply::None(_) => return Acknowledgement::Retry,
-    };
+    let (code, status) = code_of(reply);
     match (code, code.map_or(status, |code| u32::from(code.http_status()))) {
         (Some(code), _) if kind.is_done(code) => Acknowledgement::Done,
+        // The payment is forwarded: only an order that does not take it ends its report. A server of the release before cannot read it.
+        (Some(Code::IdempotencyConflict | Code::OrderClosed), _) if kind == Kind::Report => {
+            Acknowledgement::Rejected(code)
+        }
+        (_, _) if matches!(kind, Kind::Report | Kind::ReleaseRight) => Acknowledgement::Retry,
         (Some(_), 400..=428 | 430..=499) | (None, 400) => Acknowledgement::Rejected(code),
         (_, _) => Acknowledgement::Retry,
+    }
+}
+
+/// The code and the status of an answer; no status without an answer.
+fn code_of(reply: &Reply<'_>) -> (Option<Code>, u32) {
+    match reply {
+        Reply::Pass { code, .. } => (Some(*code), u32::from(code.http_status())),
+        Reply::Refuse { code, status, .. } => (*code, *status),
+        Reply::None(_) => (None, 0),
     }
 }
 
@@ -288,6 +344,60 @@ mod tests {
             }
             assert_eq!(acknowledgement(kind, &Reply::None(NoAnswer::unavailable("away"))), Acknowledgement::Retry);
         }
+    }
+
+    /// The payment is forwarded: its report ends only with an order that has it or does not take it.
+    #[test]
+    fn a_report_is_sent_until_its_order_is_decided() {
+        for code in Code::ALL {
+            let expected = match code {
+                Code::Admitted | Code::AttemptVoided => Acknowledgement::Done,
+                Code::IdempotencyConflict | Code::OrderClosed => Acknowledgement::Rejected(Some(code)),
+                _ => Acknowledgement::Retry,
+            };
+            let reply = Reply::Refuse {
+                code: Some(code),
+                status: u32::from(code.http_status()),
+                headers: Vec::new(),
+                body: &[],
+                decided: &[],
+            };
+            assert_eq!(acknowledgement(Kind::Report, &reply), expected, "{code:?}");
+        }
+        let unreadable = Reply::Refuse { code: None, status: 400, headers: Vec::new(), body: &[], decided: &[] };
+        for kind in [Kind::Report, Kind::ReleaseRight] {
+            assert_eq!(acknowledgement(kind, &unreadable), Acknowledgement::Retry, "a server of the release before");
+        }
+        // What is known of a payment may come before its report.
+        let unknown_order = Reply::Pass { code: Code::OrderUnknown, headers: Vec::new(), delay_ms: 0, decided: &[] };
+        for (follows_report, expected) in [(false, Acknowledgement::Done), (true, Acknowledgement::Retry)] {
+            let own = FollowUp::new(Kind::Unknown, "c".into(), vec![1], "l".to_owned());
+            assert_eq!(FollowUp { follows_report, ..own }.acknowledgement(&unknown_order), expected);
+        }
+    }
+
+    #[test]
+    fn a_report_asks_once_and_takes_no_room_from_others() {
+        let mut queue = FollowUps::default();
+        let of = |kind| FollowUp { tries: 1, ..FollowUp::new(kind, "c".into(), vec![1], "l".to_owned()) };
+        let asks = Some(Asks { id: "r".into(), without: vec![2] });
+        queue.retry(FollowUp { asks, ..of(Kind::Report) }).unwrap();
+        let again = queue.due(BACKOFF_MS).pop().unwrap();
+        assert_eq!((again.asks, again.message), (None, vec![2]));
+        for _ in 0..REPORTS_WAITING_MAX {
+            queue.retry(of(Kind::Report)).unwrap();
+        }
+        assert!(queue.retry(of(Kind::Report)).is_err());
+        for _ in 0..WAITING_MAX / 4 {
+            queue.retry(of(Kind::ReleaseRight)).unwrap();
+        }
+        assert!(queue.retry(of(Kind::ReleaseRight)).is_err());
+        for _ in 0..WAITING_MAX / 4 * 3 {
+            queue.retry(of(Kind::Void)).unwrap();
+        }
+        assert!(queue.retry(of(Kind::Void)).is_err());
+        let due = queue.due(2 * BACKOFF_MS + 1).len();
+        queue.retry(of(Kind::Report)).unwrap_or_else(|_| panic!("{due} have made room"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::right::{Answer, Grant};
@@ -22,8 +22,10 @@ pub const ACCOUNTS_MAX: usize = 1024;
 pub const UNREPORTED_MAX: u32 = 4096;
 /// After a refusal no right of the account is asked for during so many milliseconds.
 pub const PAUSE_MS: u64 = 1_000;
-/// After so many milliseconds a request for a right counts as unanswered.
-pub const UNANSWERED_MS: u64 = 10_000;
+/// The same without an answer: each unanswered request has to be followed by a release.
+pub const PAUSE_UNANSWERED_MS: u64 = 10_000;
+/// After so many milliseconds a request for a right counts as unanswered: longer than a rule waits for an answer.
+pub const UNANSWERED_MS: u64 = 40_000;
 /// How many payments the first right of an account is to cover.
 const FIRST_COUNT: u64 = 16;
 /// A right is renewed when less than one of so many parts of it is left.
@@ -35,7 +37,9 @@ pub struct SharedRight {
     pub id: Arc<str>,
     /// How many of its payments the server has not acknowledged.
     unreported: AtomicU32,
-    /// The same of all rights of this proxy.
+    /// A payment of it will never be reported, so it is never returned.
+    is_lost: AtomicBool,
+    /// The unreported payments of all rights of this proxy.
     all_unreported: Arc<AtomicU32>,
     cluster: Arc<str>,
     /// The encoded request to end it.
@@ -43,22 +47,6 @@ pub struct SharedRight {
 }
 
 impl SharedRight {
-    /// The server has a payment of it.
-    pub fn reported(&self) {
-        self.unreported.fetch_sub(1, Ordering::AcqRel);
-        self.all_unreported.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// A payment of it will never be reported: the right is not returned.
-    pub fn lost(&self) {
-        self.all_unreported.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    fn admitted(&self) {
-        self.unreported.fetch_add(1, Ordering::AcqRel);
-        self.all_unreported.fetch_add(1, Ordering::AcqRel);
-    }
-
     fn is_reported(&self) -> bool {
         self.unreported.load(Ordering::Acquire) == 0
     }
@@ -68,14 +56,6 @@ impl SharedRight {
     }
 }
 
-impl PartialEq for SharedRight {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-    }
-}
-
-impl Eq for SharedRight {}
-
 impl fmt::Debug for SharedRight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedRight")
@@ -83,6 +63,57 @@ impl fmt::Debug for SharedRight {
             .field("unreported", &self.unreported)
             .finish_non_exhaustive()
     }
+}
+
+/// A payment of a right, shared by all copies of its report. It is acknowledged once; without that it is lost with the last copy.
+#[derive(Debug)]
+pub struct Unreported {
+    right: Arc<SharedRight>,
+    is_acknowledged: AtomicBool,
+}
+
+impl Unreported {
+    fn of(right: &Arc<SharedRight>) -> Arc<Self> {
+        right.unreported.fetch_add(1, Ordering::AcqRel);
+        right.all_unreported.fetch_add(1, Ordering::AcqRel);
+        Arc::new(Self { right: Arc::clone(right), is_acknowledged: AtomicBool::new(false) })
+    }
+
+    /// The right's id.
+    #[must_use]
+    pub fn right_id(&self) -> &Arc<str> {
+        &self.right.id
+    }
+
+    /// The server has it.
+    pub fn acknowledge(&self) {
+        if !self.is_acknowledged.swap(true, Ordering::AcqRel) {
+            less(&self.right.unreported);
+            less(&self.right.all_unreported);
+        }
+    }
+}
+
+impl Drop for Unreported {
+    fn drop(&mut self) {
+        if !self.is_acknowledged.load(Ordering::Acquire) {
+            self.right.is_lost.store(true, Ordering::Release);
+            less(&self.right.all_unreported);
+        }
+    }
+}
+
+impl PartialEq for Unreported {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Unreported {}
+
+/// One less, if there is one.
+fn less(number: &AtomicU32) {
+    let _ = number.fetch_update(Ordering::AcqRel, Ordering::Acquire, |number| number.checked_sub(1));
 }
 
 /// A right in use.
@@ -151,16 +182,16 @@ struct Rights {
 /// What a payment of a trusted rule gets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// The right that admits it; without one the server decides it.
-    pub right: Option<Arc<SharedRight>>,
+    /// It is admitted from a right; without one the server decides it.
+    pub right: Option<Arc<Unreported>>,
     /// It asks for a right as large as this.
     pub wanted: Option<Share>,
 }
 
 /// The rights of this proxy: of one worker, or of all of them where they share memory.
 pub struct Holder {
-    /// Milliseconds of a clock that never goes back.
-    now_ms: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Milliseconds of a clock that never goes back; `None` if it cannot be read.
+    now_ms: Box<dyn Fn() -> Option<u64> + Send + Sync>,
     rights: Mutex<Rights>,
 }
 
@@ -173,7 +204,7 @@ impl fmt::Debug for Holder {
 impl Holder {
     /// Without rights yet.
     #[must_use]
-    pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+    pub fn new(now_ms: impl Fn() -> Option<u64> + Send + Sync + 'static) -> Self {
         Self { now_ms: Box::new(now_ms), rights: Mutex::default() }
     }
 
@@ -185,33 +216,39 @@ impl Holder {
     /// Admits a payment from a right of its account, if there is one, and says whether it asks for the next one. `id` is that of
     /// its attempt, `release` makes the request to end the right that it asks for.
     pub fn take(&self, cluster: &Arc<str>, request: &Request, id: &str, release: impl FnOnce() -> Vec<u8>) -> Taken {
-        let now_ms = (self.now_ms)();
+        // Without a clock no right is used or asked for.
+        let Some(now_ms) = (self.now_ms)() else { return Taken::default() };
         let amount = request.amount.unwrap_or(AmountMinor::ZERO);
         self.with(|rights| {
             let unreported = Arc::clone(&rights.unreported);
             let Some((name, account)) = rights.account(cluster, request) else { return Taken::default() };
             let mut taken = Taken::default();
             let has_room = unreported.load(Ordering::Acquire) < UNREPORTED_MAX;
-            if let Some(held) = account.current.as_mut().filter(|_| has_room) {
+            let mut counts = amount.get();
+            if let Some(held) = account.current.as_mut() {
                 let grant = &held.grant;
-                let counted = AmountMinor::new(grant.weight.counts(amount.get()));
-                let fits = (grant.single_min..=grant.single_max).contains(&amount);
-                if counted.is_some_and(|counted| fits && held.right.take(counted, now_ms)) {
-                    held.shared.admitted();
-                    taken.right = Some(Arc::clone(&held.shared));
+                counts = grant.weight.counts(amount.get());
+                // Whatever its right has left, the server decides it.
+                if !has_room || !(grant.single_min..=grant.single_max).contains(&amount) {
+                    return taken;
+                }
+                if AmountMinor::new(counts).is_some_and(|counted| held.right.take(counted, now_ms)) {
+                    taken.right = Some(Unreported::of(&held.shared));
                 }
             }
             let is_low = account.current.as_ref().is_none_or(|held| taken.right.is_none() || held.is_low(now_ms));
-            if is_low && !account.is_asked_for && now_ms >= account.quiet_until_ms {
+            if is_low && has_room && !account.is_asked_for && now_ms >= account.quiet_until_ms {
                 account.is_asked_for = true;
-                let next = account.current.as_ref().map(Held::next).or(account.next);
-                let first = Share { amount: amount.get().saturating_mul(FIRST_COUNT), count: FIRST_COUNT };
-                taken.wanted =
-                    Some(next.unwrap_or(first).min(Share { amount: AmountMinor::MAX.get(), count: u64::MAX }));
+                let first = Share { amount: counts.saturating_mul(FIRST_COUNT), count: FIRST_COUNT };
+                let mut next = account.current.as_ref().map(Held::next).or(account.next).unwrap_or(first);
+                // The next one is to have room for payments as large as this.
+                next.amount = next.amount.max(if taken.right.is_none() { first.amount } else { counts });
+                taken.wanted = Some(next.min(Share { amount: AmountMinor::MAX.get(), count: u64::MAX }));
                 let id: Arc<str> = id.into();
                 let right = Arc::new(SharedRight {
                     id: Arc::clone(&id),
                     unreported: AtomicU32::new(0),
+                    is_lost: AtomicBool::new(false),
                     all_unreported: unreported,
                     cluster: Arc::clone(cluster),
                     release: release(),
@@ -224,8 +261,14 @@ impl Holder {
 
     /// The answer to the request for the right `id`; `None` if there was none, or it says nothing about the right.
     pub fn answered(&self, id: &str, answer: Option<Answer>) {
-        let now_ms = (self.now_ms)();
-        self.with(|rights| rights.answered(id, answer, now_ms));
+        self.with(|rights| rights.answered(id, answer));
+    }
+
+    /// The request for the right `id` was never sent.
+    pub fn not_asked(&self, id: &str) {
+        self.with(|rights| {
+            rights.answered(id, Some(Answer::Refused));
+        });
     }
 
     /// Whether it has no account.
@@ -240,7 +283,7 @@ impl Holder {
         if self.is_empty() {
             return Vec::new();
         }
-        let now_ms = (self.now_ms)();
+        let Some(now_ms) = (self.now_ms)() else { return Vec::new() };
         self.with(|rights| rights.due(now_ms))
     }
 }
@@ -265,13 +308,14 @@ impl Rights {
         self.accounts.get_mut(&name).map(|account| (name, account))
     }
 
-    fn answered(&mut self, id: &str, answer: Option<Answer>, now_ms: u64) {
+    fn answered(&mut self, id: &str, answer: Option<Answer>) {
         let Some(ask) = self.asks.get_mut(id) else { return };
         let account = self.accounts.get_mut(&ask.account).filter(|_| ask.is_awaited);
         let Some(account) = account else { return };
         account.is_asked_for = false;
         let Some(Answer::Granted(grant)) = answer else {
-            account.quiet_until_ms = now_ms.saturating_add(PAUSE_MS);
+            let pause_ms = if answer.is_some() { PAUSE_MS } else { PAUSE_UNANSWERED_MS };
+            account.quiet_until_ms = ask.since_ms.saturating_add(pause_ms);
             // Without an answer it may have been granted: it is returned later, so that this does not overtake the request.
             ask.is_awaited = false;
             if answer.is_some() {
@@ -308,6 +352,8 @@ impl Rights {
             if account.current.as_ref().is_some_and(|held| held.right.is_over(now_ms)) {
                 account.end_current();
             }
+            // One that has lost a payment stays counted.
+            account.ended.retain(|right| !right.is_lost.load(Ordering::Acquire));
             account.ended.retain(|right| {
                 let is_reported = right.is_reported();
                 if is_reported {

@@ -15,6 +15,7 @@ const OVER_WITHIN: Duration = Duration::from_secs(20);
 const FIRST: &str = "5c1f0a90-0000-0000-0000-000000000001";
 const SECOND: &str = "5c1f0a90-0000-0000-0000-000000000002";
 const THIRD: &str = "5c1f0a90-0000-0000-0000-000000000003";
+const FOURTH: &str = "5c1f0a90-0000-0000-0000-000000000004";
 
 pub(crate) fn add(suite: &mut Suite) {
     suite.add("rights::each_caller_sees_those_that_it_may", listed);
@@ -98,8 +99,8 @@ async fn listed(api: &Api) -> Result<()> {
 
 async fn released(api: &Api) -> Result<()> {
     let oleg = api.operator()?;
-    granted(api, "trusted-3", FIRST).await?;
-    let in_use = oleg.post("/quotas/release-right", &release("trusted-3", FIRST)).await?;
+    granted(api, "trusted-3", FOURTH).await?;
+    let in_use = oleg.post("/quotas/release-right", &release("trusted-3", FOURTH)).await?;
     expect(&in_use, 409, &json!({"code": "RIGHT_IN_USE"}));
     account(&oleg, "trusted-3", &json!({"daily_used": 5100, "transactions_today": 6})).await?;
 

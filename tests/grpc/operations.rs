@@ -270,7 +270,7 @@ async fn rights_are_listed_as_rest_lists_them_and_released_when_they_are_over() 
     let api = bench::start(&[])?;
     let operator = api.operator()?;
     let mut client = bench::client(&api, &operator).await?;
-    let rights = ["trusted", "briefly-trusted"].map(|merchant| (merchant, uuid::Uuid::new_v4()));
+    let rights = [("trusted", 1), ("briefly-trusted", 2)].map(|(merchant, id)| (merchant, uuid::Uuid::from_u128(id)));
     for (merchant, id) in &rights {
         let attempt = id.simple().to_string();
         let fields = [

@@ -10,8 +10,9 @@ use bench::load::{self, Axis, Closer, Counting, JournalOptions, LoadOptions, Pee
 use clap::{Parser, Subcommand};
 use testkit::{Context, Failure, Result};
 
-/// Measures Sluice in one run beside Envoy alone, the filter parsing only, and Envoy's native ext_authz with a server that
-/// always allows, and judges the targets; compares counters with the journal afterwards, and fails where anything was wrong.
+/// Measures Sluice in one run, with payments decided by the server and with payments admitted from rights, beside Envoy alone, the
+/// filter parsing only, and Envoy's native ext_authz with a server that always allows, and judges the targets; compares counters with
+/// the journal afterwards, and fails where anything was wrong.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]

@@ -155,11 +155,13 @@ impl Comparison {
     }
 
     /// Throughputs in relation to each other: `parse_only` is Sluice to the parsing filter. Those of the native host are in
-    /// relation to the same variants: `native_host_parse_only` is to the parsing filter in the wasm host.
+    /// relation to the same variants: `native_host_parse_only` and `trusted_native_host_parse_only` are to the parsing filter in the
+    /// wasm host.
     #[must_use]
     pub fn ratios(&self) -> BTreeMap<&'static str, Spread> {
         let sluice = |other| self.throughput(Variant::Sluice, other);
         let native_host = |other| self.throughput(Variant::SluiceNativeHost, other);
+        let trusted = |other| self.throughput(Variant::Trusted, other);
         BTreeMap::from([
             ("parse_only", sluice(Variant::ParseOnly)),
             ("native_allow", sluice(Variant::NativeAllow)),
@@ -168,29 +170,53 @@ impl Comparison {
             ("native_host_parse_only", native_host(Variant::ParseOnly)),
             ("native_host_native_allow", native_host(Variant::NativeAllow)),
             ("native_host_wasm_host", native_host(Variant::Sluice)),
+            ("trusted_parse_only", trusted(Variant::ParseOnly)),
+            ("trusted_native_allow", trusted(Variant::NativeAllow)),
+            ("trusted_native_host_parse_only", self.throughput(Variant::TrustedNativeHost, Variant::ParseOnly)),
         ])
     }
 
-    /// Processor time of all processes for a payment at full load, generator and gateway left out, to Envoy alone's, round by
+    /// Processor time of all processes for a payment at full load, generator and gateway left out, to another variant's, round by
     /// round.
     #[must_use]
-    pub fn processor_time(&self, variant: Variant) -> Spread {
-        let of = |variant| Self::samples(&self.full, variant);
-        ratio(of(variant), of(Variant::Envoy), Sample::serving_us)
+    pub fn processor_time(&self, own: Variant, other: Variant) -> Spread {
+        ratio(Self::samples(&self.full, own), Self::samples(&self.full, other), Sample::serving_us)
     }
 
-    /// Latencies in relation to native ext_authz that always allows, by the figure and the share of Sluice's peak in percent.
+    /// Processor times in relation to each other: payments that are admitted from rights to those that the server decides, in each
+    /// host.
+    #[must_use]
+    pub fn processor_times(&self) -> BTreeMap<&'static str, Spread> {
+        BTreeMap::from([
+            ("trusted_to_sluice", self.processor_time(Variant::Trusted, Variant::Sluice)),
+            (
+                "trusted_native_host_to_sluice_native_host",
+                self.processor_time(Variant::TrustedNativeHost, Variant::SluiceNativeHost),
+            ),
+        ])
+    }
+
+    /// Latencies in relation to native ext_authz that always allows, and of payments that are admitted from rights to the parsing
+    /// filter in the same host, by the figure and the share of Sluice's peak in percent.
     #[must_use]
     pub fn latencies(&self) -> BTreeMap<&'static str, BTreeMap<String, Spread>> {
-        let by_share = |own: Variant, figure: fn(&Sample) -> f64| {
-            let at = |share: u8| (share.to_string(), self.latency(share, own, Variant::NativeAllow, figure));
+        let [p50, p99]: [fn(&Sample) -> f64; 2] = [|sample| sample.p50_ms, |sample| sample.p99_ms];
+        let by_share = |own: Variant, other: Variant, figure: fn(&Sample) -> f64| {
+            let at = |share: u8| (share.to_string(), self.latency(share, own, other, figure));
             SHARES.map(at).into_iter().collect()
         };
+        let to_native_allow = |own, figure| by_share(own, Variant::NativeAllow, figure);
+        let trusted = |figure| by_share(Variant::Trusted, Variant::ParseOnly, figure);
+        let trusted_native_host = |figure| by_share(Variant::TrustedNativeHost, Variant::ParseOnlyNativeHost, figure);
         BTreeMap::from([
-            ("p50_to_native_allow", by_share(Variant::Sluice, |sample| sample.p50_ms)),
-            ("p99_to_native_allow", by_share(Variant::Sluice, |sample| sample.p99_ms)),
-            ("native_host_p50_to_native_allow", by_share(Variant::SluiceNativeHost, |sample| sample.p50_ms)),
-            ("native_host_p99_to_native_allow", by_share(Variant::SluiceNativeHost, |sample| sample.p99_ms)),
+            ("p50_to_native_allow", to_native_allow(Variant::Sluice, p50)),
+            ("p99_to_native_allow", to_native_allow(Variant::Sluice, p99)),
+            ("native_host_p50_to_native_allow", to_native_allow(Variant::SluiceNativeHost, p50)),
+            ("native_host_p99_to_native_allow", to_native_allow(Variant::SluiceNativeHost, p99)),
+            ("trusted_p50_to_parse_only", trusted(p50)),
+            ("trusted_p99_to_parse_only", trusted(p99)),
+            ("trusted_native_host_p50_to_parse_only", trusted_native_host(p50)),
+            ("trusted_native_host_p99_to_parse_only", trusted_native_host(p99)),
         ])
     }
 }

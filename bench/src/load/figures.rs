@@ -66,6 +66,8 @@ pub struct Sample {
     pub cpu_us: BTreeMap<&'static str, f64>,
     /// The server's share by its parts.
     pub server_us: BTreeMap<&'static str, f64>,
+    /// The part of the payments that was admitted from rights, where the rule is trusted.
+    pub trusted: Option<f64>,
     /// Answers that were not what their request had to get.
     pub wrong: u64,
 }
@@ -90,6 +92,7 @@ impl Sample {
             p99_ms: tally.latency.value_at_quantile(0.99) as f64 / 1e3,
             cpu_us,
             server_us,
+            trusted: None,
             wrong: tally.wrong,
         }
     }
@@ -126,6 +129,9 @@ pub struct Figures {
     /// The server's share by its parts, where it is Sluice's.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub server_us: BTreeMap<&'static str, Spread>,
+    /// The part of the payments that was admitted from rights, where the rule is trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted: Option<Spread>,
 }
 
 impl Figures {
@@ -137,12 +143,14 @@ impl Figures {
             let present = names.iter().filter(|name| values(name).next().is_some());
             present.map(|name| (*name, Spread::of(values(name)))).collect()
         };
+        let trusted = samples.iter().map(|sample| sample.trusted).collect::<Option<Vec<_>>>();
         Self {
             rps: spread(|sample| sample.rps),
             p50_ms: spread(|sample| sample.p50_ms),
             p99_ms: spread(|sample| sample.p99_ms),
             cpu_us: by_name(&PROCESSES, |sample| &sample.cpu_us),
             server_us: by_name(&SERVER_PARTS, |sample| &sample.server_us),
+            trusted: trusted.filter(|parts| !parts.is_empty()).map(|parts| Spread::of(parts.into_iter())),
         }
     }
 }

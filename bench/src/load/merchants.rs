@@ -12,6 +12,10 @@ pub(super) const RACE: Payers = Payers { prefix: "race-", count: 1 };
 pub(super) const RACE_UNBATCHED: Payers = Payers { prefix: "race-unbatched-", count: 1 };
 /// The same for the native host.
 pub(super) const RACE_NATIVE_HOST: Payers = Payers { prefix: "race-native-host-", count: 1 };
+/// The same for payments that are admitted from rights.
+pub(super) const RACE_TRUSTED: Payers = Payers { prefix: "race-trusted-", count: 1 };
+/// The same for the native host.
+pub(super) const RACE_TRUSTED_NATIVE_HOST: Payers = Payers { prefix: "race-trusted-native-host-", count: 1 };
 /// Merchants whose second payment exceeds their yearly amount.
 pub(super) const DENIED: Payers = Payers { prefix: "deny-", count: 100 };
 /// The account that all preloaded ones are copies of.
@@ -63,10 +67,14 @@ const fn limits(prefix: &'static str) -> Payers {
     Payers { prefix, count: 100 }
 }
 
+/// By which rights are granted. Only variants whose rule is trusted ask for any.
+const TRUST: &str = "{above_percent: 20, share_percent: 5, ttl_ms: 2000}";
+
 /// The policy document.
 pub(super) fn policies() -> String {
-    let mut text =
-        "version: load\ndefault: {single_max: 100000000, daily_amount: 9000000000000000}\ntiers:\n".to_owned();
+    let mut text = format!(
+        "version: load\ndefault: {{single_max: 100000000, daily_amount: 9000000000000000, trust: {TRUST}}}\ntiers:\n"
+    );
     for (count, payers) in (1..).zip(LIMITS) {
         let fields = LIMIT_FIELDS.get(..count).unwrap_or(&LIMIT_FIELDS).join(", ");
         // What the default limits and a tier does not would be inherited.
@@ -74,7 +82,7 @@ pub(super) fn policies() -> String {
         let _ = writeln!(text, "  {}: {{{fields}{lifted}}}", payers.prefix.trim_end_matches('-'));
     }
     text.push_str("merchants:\n");
-    for race in [RACE, RACE_UNBATCHED, RACE_NATIVE_HOST] {
+    for race in [RACE, RACE_UNBATCHED, RACE_NATIVE_HOST, RACE_TRUSTED, RACE_TRUSTED_NATIVE_HOST] {
         let _ = writeln!(text, "  {}: {{yearly_count: {RACE_ROOM}}}", Payers::name(race.prefix, 0));
     }
     for number in 0..WATCHED.count as usize {
@@ -111,6 +119,7 @@ mod tests {
             tier.as_object().unwrap().values().filter(|limit| limit.as_str() != Some("unlimited")).count()
         };
         assert_eq!(tiers.values().map(limited).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
+        assert_eq!(document["default"]["trust"]["ttl_ms"], 2_000);
         let denied = &document["merchants"]["deny-000099"]["yearly_amount"];
         assert_eq!(denied.as_u64().unwrap(), 2 * AMOUNT_MINOR - 1, "two payments exceed every denied merchant's limit");
     }

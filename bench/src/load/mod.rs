@@ -1,6 +1,6 @@
 //! The load rig: the same payments through Envoy alone, through a filter that only parses, through Envoy's own ext_authz
-//! with a server that always allows, and through the whole of Sluice, in turn within one run; how cost grows along several
-//! axes; and the same for other limiters. After every run answers, limits, counters and journal are compared.
+//! with a server that always allows, and through the whole of Sluice, with and without rights, in turn within one run; how cost
+//! grows along several axes; and the same for other limiters. After every run answers, limits, counters and journal are compared.
 
 mod allow;
 mod answer;

@@ -122,6 +122,7 @@ impl Report {
         if let Some(comparison) = &self.comparison {
             json["ratios"] = serde_json::json!(comparison.ratios());
             json["latency"] = serde_json::json!(comparison.latencies());
+            json["processor_time"] = serde_json::json!(comparison.processor_times());
         }
         json["targets"] = serde_json::json!(self.targets());
         json["wrong_answers"] = self.wrong_answers().into();
@@ -160,6 +161,7 @@ impl fmt::Display for Report {
                 }
             }
             writeln!(f, "\nthe peak is {:.0} payments a second", comparison.peak())?;
+            relations(f, comparison)?;
             writeln!(f, "\nEnvoy's processor time for a payment, in {} slices of 100 ms", comparison.slices().count)?;
             for (name, us) in &comparison.slices().envoy_us {
                 let to = comparison.slices().to_parse_only.get(name).copied().unwrap_or_default();
@@ -194,7 +196,9 @@ impl fmt::Display for Report {
         let peers = self.peers.iter().filter_map(|peer| peer.race.as_ref());
         for race in self.races.iter().chain(peers) {
             let Race { who, room, requests, admitted, over_admissions, .. } = race;
-            writeln!(f, "\nrace, {who}: {admitted} of {requests} admitted, room for {room}, {over_admissions} over")?;
+            write!(f, "\nrace, {who}: {admitted} of {requests} admitted, room for {room}, {over_admissions} over")?;
+            race.trusted.map_or(Ok(()), |trusted| write!(f, ", {trusted} from rights"))?;
+            writeln!(f)?;
         }
         if let Some(share) = self.journal_share() {
             writeln!(f, "\njournal and Postgres: {:.0} % of Sluice's processor time", share * 100.0)?;
@@ -222,10 +226,25 @@ impl fmt::Display for Report {
     }
 }
 
+/// Throughputs, latencies and processor times in relation to each other, under the names that the JSON has.
+fn relations(f: &mut fmt::Formatter<'_>, comparison: &Comparison) -> fmt::Result {
+    writeln!(f, "\nthroughput in relation to each other")?;
+    comparison.ratios().iter().try_for_each(|(name, ratio)| writeln!(f, "  {name:<42} {ratio}"))?;
+    writeln!(f, "\nlatency in relation to each other, by the share of the peak")?;
+    for (name, shares) in comparison.latencies() {
+        let shares: Vec<String> = shares.iter().map(|(share, ratio)| format!("{share} %: {ratio}")).collect();
+        writeln!(f, "  {name:<42} {}", shares.join(", "))?;
+    }
+    writeln!(f, "\nprocessor time for a payment at full load in relation to each other")?;
+    comparison.processor_times().iter().try_for_each(|(name, ratio)| writeln!(f, "  {name:<42} {ratio}"))
+}
+
 /// Throughput, latency, and processor time by process and by the server's parts.
 fn row(f: &mut fmt::Formatter<'_>, name: &str, figures: &Figures) -> fmt::Result {
-    let Figures { rps, p50_ms, p99_ms, cpu_us, server_us } = figures;
-    writeln!(f, "  {name:<22} {rps} req/s, p50 {p50_ms} ms, p99 {p99_ms} ms")?;
+    let Figures { rps, p50_ms, p99_ms, cpu_us, server_us, trusted } = figures;
+    write!(f, "  {name:<22} {rps} req/s, p50 {p50_ms} ms, p99 {p99_ms} ms")?;
+    trusted.map_or(Ok(()), |trusted| write!(f, ", {trusted} of them from rights"))?;
+    writeln!(f)?;
     write!(f, "  {:<22}", "")?;
     for process in PROCESSES {
         if let Some(us) = cpu_us.get(process) {

@@ -35,6 +35,10 @@ pub(super) const SHARDS: u16 = 64;
 const WARM_UP: Duration = Duration::from_millis(500);
 /// The journal may be this far behind at the end of a stretch.
 const DRAINED_WITHIN: Duration = Duration::from_secs(120);
+/// Rights are returned within a little more than their time, unless a report of theirs has to be repeated.
+const RETURNED_WITHIN: Duration = Duration::from_secs(60);
+/// Envoy's counter of payments that were admitted from rights.
+const TRUSTED: &str = "sluice_trusted";
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// All servers of a run.
@@ -52,6 +56,8 @@ pub(super) struct Rig {
     pub(super) books: Books,
     /// Accounts that exist without ever having been charged.
     pub(super) preloaded: u32,
+    /// Rights that were not returned in time, and are not waited for again.
+    unreturned: u64,
     _dir: Arc<RunDir>,
 }
 
@@ -109,6 +115,7 @@ impl Rig {
             round: 0,
             books: Books::default(),
             preloaded: 0,
+            unreturned: 0,
             _dir: dir,
         })
     }
@@ -148,7 +155,8 @@ impl Rig {
     /// nothing is measured that is worth going on for.
     pub(super) async fn measure(&mut self, way: Way, plan: Plan) -> Result<Sample> {
         let warm_up = Plan { stop: Stop::After(WARM_UP), round: self.next_round(), ..plan };
-        let warm_up = self.run(way, warm_up).await?;
+        let warm_up = self.warm_up(way, warm_up).await?;
+        let trusted = self.trusted(way)?;
         let before = self.cpu(way)?;
         let tally = self.run(way, plan).await?;
         if tally.wrong > tally.requests / 2 {
@@ -158,7 +166,24 @@ impl Rig {
         let after = self.cpu(way)?;
         let mut sample = Sample::new(&tally, &before, &after);
         sample.wrong += warm_up.wrong;
+        let trusted = trusted.zip(self.trusted(way)?).map(|(before, after)| after - before);
+        sample.trusted = trusted.map(|trusted| trusted / tally.requests.max(1) as f64);
         Ok(sample)
+    }
+
+    /// Payments that were admitted from rights so far, where the rule is trusted.
+    pub(super) fn trusted(&mut self, way: Way) -> Result<Option<f64>> {
+        way.variant.trusts().then(|| self.envoy(way)?.metric(TRUSTED)).transpose()
+    }
+
+    /// Runs a stretch whose rights are kept: what is measured after it begins with them, as it would at any other moment.
+    async fn warm_up(&mut self, way: Way, plan: Plan) -> Result<Tally> {
+        let tally = client::run(plan).await?;
+        if way.variant.charges() {
+            self.books.enter(&tally);
+            self.drained().await?;
+        }
+        Ok(tally)
     }
 
     /// Runs a stretch, books what it charged and waits until its events are in Postgres: what is still on its way there
@@ -171,17 +196,36 @@ impl Rig {
         Ok(tally)
     }
 
-    /// Books what was charged, and waits until its events are in Postgres.
+    /// Books what was charged, and waits until its rights are returned and its events are in Postgres.
     pub(super) async fn enter(&mut self, tally: &Tally) -> Result<()> {
         self.books.enter(tally);
+        self.returned().await?;
         self.drained().await
+    }
+
+    /// Waits until no right is outstanding: then all payments that were admitted from rights are reported, and counters are what was
+    /// charged. A right whose reports are lost is never returned; the comparison of the books has the difference.
+    async fn returned(&mut self) -> Result<()> {
+        let (connection, unreturned) = (&self.connection, self.unreturned);
+        let outstanding = || async {
+            let rights: Vec<u64> = of_shards("ZCARD", keys::rights).query_async(&mut connection.clone()).await?;
+            Ok::<_, Failure>(rights.iter().sum::<u64>())
+        };
+        let returned = wait::until_async("rights are returned", RETURNED_WITHIN, || async {
+            Ok((outstanding().await? <= unreturned).then_some(()))
+        });
+        if let Err(failure) = returned.await {
+            self.unreturned = outstanding().await?;
+            eprintln!("{failure}: {} are outstanding", self.unreturned);
+        }
+        Ok(())
     }
 
     /// Waits until no event is on its way to Postgres.
     pub(super) async fn drained(&self) -> Result<()> {
         let connection = &self.connection;
         wait::until_async("the journal has drained", DRAINED_WITHIN, || async {
-            let waiting: Vec<u64> = streams().query_async(&mut connection.clone()).await?;
+            let waiting: Vec<u64> = of_shards("XLEN", keys::stream).query_async(&mut connection.clone()).await?;
             Ok((waiting.iter().sum::<u64>() == 0).then_some(()))
         })
         .await
@@ -203,10 +247,11 @@ impl Rig {
     }
 }
 
-fn streams() -> redis::Pipeline {
+/// A command for a key of each shard.
+fn of_shards(command: &str, key: fn(u16) -> String) -> redis::Pipeline {
     let mut pipeline = redis::pipe();
     for shard in 0..SHARDS {
-        pipeline.cmd("XLEN").arg(keys::stream(shard));
+        pipeline.cmd(command).arg(key(shard));
     }
     pipeline
 }

@@ -100,7 +100,7 @@ pub(super) fn of(report: &Report) -> Vec<Target> {
     targets
 }
 
-fn throughputs(comparison: &Comparison) -> [Target; 4] {
+fn throughputs(comparison: &Comparison) -> [Target; 7] {
     let to = |own, other| comparison.throughput(own, other).median;
     [
         Target::at_least("throughput, Sluice to parse-only", 0.60, to(Variant::Sluice, Variant::ParseOnly)),
@@ -119,12 +119,27 @@ fn throughputs(comparison: &Comparison) -> [Target; 4] {
             0.95,
             to(Variant::SluiceNativeHost, Variant::NativeAllow),
         ),
+        Target::at_least("throughput, trusted, to parse-only", 0.90, to(Variant::Trusted, Variant::ParseOnly)),
+        Target::at_least(
+            "throughput, trusted, native host, to parse-only in the wasm host",
+            1.10,
+            to(Variant::TrustedNativeHost, Variant::ParseOnly),
+        ),
+        Target::at_least(
+            "throughput, trusted, to native ext_authz that always allows",
+            1.25,
+            to(Variant::Trusted, Variant::NativeAllow),
+        ),
     ]
 }
 
-fn latencies(comparison: &Comparison) -> [Target; 5] {
-    let p50 = |own| comparison.latency(50, own, Variant::NativeAllow, |sample| sample.p50_ms).median;
-    let p99 = |own| comparison.latency(50, own, Variant::NativeAllow, |sample| sample.p99_ms).median;
+fn latencies(comparison: &Comparison) -> [Target; 9] {
+    let p50_to = |own, other| comparison.latency(50, own, other, |sample| sample.p50_ms).median;
+    let p99_to = |own, other| comparison.latency(50, own, other, |sample| sample.p99_ms).median;
+    let p50 = |own| p50_to(own, Variant::NativeAllow);
+    let p99 = |own| p99_to(own, Variant::NativeAllow);
+    let (wasm_host, native_host) =
+        ((Variant::Trusted, Variant::ParseOnly), (Variant::TrustedNativeHost, Variant::ParseOnlyNativeHost));
     [
         Target::at_most("p50 at one connection, batched to unbatched", 1.05, comparison.single_p50().median),
         Target::at_most("p50 at half of the peak, Sluice to native ext_authz", 1.5, p50(Variant::Sluice)),
@@ -139,11 +154,23 @@ fn latencies(comparison: &Comparison) -> [Target; 5] {
             1.7,
             p99(Variant::SluiceNativeHost),
         ),
+        Target::at_most("p50 at half of the peak, trusted, to parse-only", 1.3, p50_to(wasm_host.0, wasm_host.1)),
+        Target::at_most("p99 at half of the peak, trusted, to parse-only", 1.3, p99_to(wasm_host.0, wasm_host.1)),
+        Target::at_most(
+            "p50 at half of the peak, trusted, to parse-only, native host",
+            1.3,
+            p50_to(native_host.0, native_host.1),
+        ),
+        Target::at_most(
+            "p99 at half of the peak, trusted, to parse-only, native host",
+            1.3,
+            p99_to(native_host.0, native_host.1),
+        ),
     ]
 }
 
-fn processor_times(comparison: &Comparison) -> [Target; 3] {
-    let to_before = |variant| comparison.processor_time(variant).median / BEFORE_TO_ENVOY_ALONE;
+fn processor_times(comparison: &Comparison) -> [Target; 4] {
+    let to_before = |variant| comparison.processor_time(variant, Variant::Envoy).median / BEFORE_TO_ENVOY_ALONE;
     [
         Target::at_most(
             "Envoy's time for a payment, native host to wasm host",
@@ -155,6 +182,11 @@ fn processor_times(comparison: &Comparison) -> [Target; 3] {
             "processor time of all processes, native host, to the time before",
             0.70,
             to_before(Variant::SluiceNativeHost),
+        ),
+        Target::at_most(
+            "processor time of all processes, trusted to Sluice",
+            0.60,
+            comparison.processor_time(Variant::Trusted, Variant::Sluice).median,
         ),
     ]
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use testkit::Result;
 use testkit::build::{self, NativeModule};
@@ -12,6 +13,10 @@ use testkit::envoy::{EnvoyConfig, Host};
 
 /// The largest body that a study sends must be read by the filter.
 const BODY_BYTES_MAX: u32 = 512 * 1024;
+/// The rule that the load's payments match.
+const RULE: &str = "payments";
+/// How long reports of trusted payments wait for each other: the filter's default.
+const REPORT_MS: u32 = 10;
 
 /// One way for payments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
@@ -33,11 +38,15 @@ pub enum Variant {
     /// As [`Variant::Sluice`] with a call for each payment (`batch_max: 1`).
     #[value(name = "sluice_unbatched")]
     Unbatched,
+    /// As [`Variant::Sluice`] with payments admitted from rights where these are granted (`trust`).
+    Trusted,
+    /// The same with the filter as a dynamic module.
+    TrustedNativeHost,
 }
 
 impl Variant {
     /// In the order of the report.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Envoy,
         Self::ParseOnly,
         Self::ParseOnlyNativeHost,
@@ -45,6 +54,8 @@ impl Variant {
         Self::Sluice,
         Self::SluiceNativeHost,
         Self::Unbatched,
+        Self::Trusted,
+        Self::TrustedNativeHost,
     ];
 
     /// The name in figures.
@@ -58,6 +69,8 @@ impl Variant {
             Self::Sluice => "sluice",
             Self::SluiceNativeHost => "sluice_native_host",
             Self::Unbatched => "sluice_unbatched",
+            Self::Trusted => "trusted",
+            Self::TrustedNativeHost => "trusted_native_host",
         }
     }
 
@@ -65,15 +78,32 @@ impl Variant {
     #[must_use]
     pub const fn charges(self) -> bool {
         match self {
-            Self::Sluice | Self::SluiceNativeHost | Self::Unbatched => true,
+            Self::Sluice | Self::SluiceNativeHost | Self::Unbatched | Self::Trusted | Self::TrustedNativeHost => true,
             Self::Envoy | Self::ParseOnly | Self::ParseOnlyNativeHost | Self::NativeAllow => false,
+        }
+    }
+
+    /// Whether payments may be admitted from rights.
+    #[must_use]
+    pub const fn trusts(self) -> bool {
+        match self {
+            Self::Trusted | Self::TrustedNativeHost => true,
+            Self::Envoy
+            | Self::ParseOnly
+            | Self::ParseOnlyNativeHost
+            | Self::NativeAllow
+            | Self::Sluice
+            | Self::SluiceNativeHost
+            | Self::Unbatched => false,
         }
     }
 
     const fn host(self) -> Host {
         match self {
-            Self::ParseOnlyNativeHost | Self::SluiceNativeHost => Host::Native,
-            Self::Envoy | Self::ParseOnly | Self::NativeAllow | Self::Sluice | Self::Unbatched => Host::Wasm,
+            Self::ParseOnlyNativeHost | Self::SluiceNativeHost | Self::TrustedNativeHost => Host::Native,
+            Self::Envoy | Self::ParseOnly | Self::NativeAllow | Self::Sluice | Self::Unbatched | Self::Trusted => {
+                Host::Wasm
+            }
         }
     }
 
@@ -82,8 +112,8 @@ impl Variant {
         match self {
             Self::ParseOnly => build::filter_wasm_parse_only(),
             Self::ParseOnlyNativeHost => build::filter_native(NativeModule::ParseOnly, release),
-            Self::SluiceNativeHost => build::filter_native(NativeModule::Shipped, release),
-            Self::Envoy | Self::NativeAllow | Self::Sluice | Self::Unbatched => build::filter_wasm(),
+            Self::SluiceNativeHost | Self::TrustedNativeHost => build::filter_native(NativeModule::Shipped, release),
+            Self::Envoy | Self::NativeAllow | Self::Sluice | Self::Unbatched | Self::Trusted => build::filter_wasm(),
         }
     }
 
@@ -101,10 +131,16 @@ impl Variant {
         config.set_cluster("gateway", gateway)?;
         config.set_cluster("sluice_authz", decider)?;
         match self {
-            Self::ParseOnly | Self::ParseOnlyNativeHost | Self::Sluice | Self::SluiceNativeHost => {
-                set_plugin(&mut config, patience, None)?;
+            Self::ParseOnly
+            | Self::ParseOnlyNativeHost
+            | Self::Sluice
+            | Self::SluiceNativeHost
+            | Self::Unbatched
+            | Self::Trusted
+            | Self::TrustedNativeHost => {
+                let plugin = self.plugin(config.plugin()?, patience);
+                config.set_plugin(&plugin)?;
             }
-            Self::Unbatched => set_plugin(&mut config, patience, Some(1))?,
             Self::Envoy => config.remove_http_filter("sluice")?,
             Self::NativeAllow => {
                 config.remove_health_checks("sluice_authz")?;
@@ -117,6 +153,23 @@ impl Variant {
             }
         }
         Ok(config)
+    }
+
+    /// The filter's configuration, changed as far as the variant needs.
+    fn plugin(self, mut plugin: Value, patience: Patience) -> Value {
+        if self == Self::Unbatched {
+            plugin["batch_max"] = 1.into();
+        }
+        for rule in plugin["rules"].as_array_mut().into_iter().flatten() {
+            rule["body_bytes_max"] = BODY_BYTES_MAX.into();
+            if patience == Patience::Long {
+                rule["timeout_ms"] = LONG_MS[2].into();
+            }
+            if self.trusts() && rule["name"] == RULE {
+                rule["trust"] = json!({"report_ms": REPORT_MS});
+            }
+        }
+        plugin
     }
 }
 
@@ -166,16 +219,26 @@ impl Patience {
     }
 }
 
-fn set_plugin(config: &mut EnvoyConfig, patience: Patience, batch_max: Option<u32>) -> Result<()> {
-    let mut plugin = config.plugin()?;
-    if let Some(batch_max) = batch_max {
-        plugin["batch_max"] = batch_max.into();
-    }
-    for rule in plugin["rules"].as_array_mut().into_iter().flatten() {
-        rule["body_bytes_max"] = BODY_BYTES_MAX.into();
-        if patience == Patience::Long {
-            rule["timeout_ms"] = LONG_MS[2].into();
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use testkit::dirs::workspace;
+
+    use super::*;
+
+    #[test]
+    fn only_the_rule_of_the_load_is_trusted_and_only_where_its_variant_says_so() {
+        let shipped: Value =
+            serde_json::from_str(&fs::read_to_string(workspace().join("envoy/rules.json")).unwrap()).unwrap();
+        for variant in Variant::ALL {
+            let plugin = variant.plugin(shipped.clone(), Patience::Shipped);
+            let rules = plugin["rules"].as_array().unwrap();
+            let trusted: Vec<&Value> = rules.iter().filter(|rule| rule.get("trust").is_some()).collect();
+            let paths: Vec<&Value> = trusted.iter().map(|rule| &rule["match"]["path"]).collect();
+            let expected: &[&str] = if variant.trusts() { &["/v1/payments"] } else { &[] };
+            assert_eq!(paths, expected, "{}", variant.name());
+            assert!(!variant.trusts() || variant.charges(), "{}", variant.name());
         }
     }
-    config.set_plugin(&plugin)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bench::load::{self, Axis, Closer, JournalOptions, LoadOptions, Peer, Report, Variant};
 use serde_json::Value;
 
-const VARIANTS: [&str; 7] = [
+const VARIANTS: [&str; 9] = [
     "envoy",
     "parse_only",
     "parse_only_native_host",
@@ -19,6 +19,8 @@ const VARIANTS: [&str; 7] = [
     "sluice",
     "sluice_native_host",
     "sluice_unbatched",
+    "trusted",
+    "trusted_native_host",
 ];
 
 fn options() -> LoadOptions {
@@ -50,7 +52,18 @@ fn run(options: &LoadOptions) -> (Report, Value) {
         assert_eq!(json.pointer(figure), Some(&0.into()), "{figure}: {json:#}");
     }
     assert!(json["verdict"]["orders"].as_u64().unwrap() > 300, "{json:#}");
+    races_are_exact(&json);
     (report, json)
+}
+
+fn races_are_exact(json: &Value) {
+    let races = json["races"].as_array().unwrap();
+    let who: Vec<&str> = races.iter().map(|race| race["who"].as_str().unwrap()).collect();
+    assert_eq!(who, ["sluice", "sluice_native_host", "sluice_unbatched", "trusted", "trusted_native_host"]);
+    for (race, who) in races.iter().zip(who) {
+        assert_eq!((&race["admitted"], &race["over_admissions"]), (&race["room"], &0.into()), "{race:#}");
+        assert_eq!(race["trusted"].as_u64().is_some_and(|trusted| trusted > 0), who.starts_with("trusted"), "{race:#}");
+    }
 }
 
 #[track_caller]
@@ -84,7 +97,17 @@ fn the_comparison_has_all_figures() {
         for figure in ["p50", "p99", "native_host_p50", "native_host_p99"] {
             is_positive(&json, &format!("/latency/{figure}_to_native_allow/{share}/median"));
         }
+        for figure in ["p50", "p99"] {
+            is_positive(&json, &format!("/latency/trusted_{figure}_to_parse_only/{share}/median"));
+            is_positive(&json, &format!("/latency/trusted_native_host_{figure}_to_parse_only/{share}/median"));
+        }
     }
+    for variant in ["trusted", "trusted_native_host"] {
+        for figure in ["trusted", "cpu_us/server", "cpu_us/redis", "cpu_us/postgres"] {
+            is_positive(&json, &format!("/comparison/stretches/full_load/{variant}/{figure}/median"));
+        }
+    }
+    assert!(json.pointer("/comparison/stretches/full_load/sluice/trusted").is_none(), "{json:#}");
     for variant in VARIANTS {
         is_positive(&json, &format!("/comparison/slices/envoy_us/{variant}/median"));
         is_positive(&json, &format!("/comparison/slices/to_parse_only/{variant}/median"));
@@ -92,27 +115,42 @@ fn the_comparison_has_all_figures() {
     for ratio in ["parse_only", "native_allow", "native_host_parse_only", "native_host_native_allow"] {
         is_positive(&json, &format!("/ratios/{ratio}/median"));
     }
+    for ratio in ["trusted_parse_only", "trusted_native_host_parse_only", "trusted_native_allow"] {
+        is_positive(&json, &format!("/ratios/{ratio}/median"));
+    }
+    for ratio in ["trusted_to_sluice", "trusted_native_host_to_sluice_native_host"] {
+        is_positive(&json, &format!("/processor_time/{ratio}/median"));
+    }
     is_positive(&json, "/comparison/slices/native_host_to_wasm_host/median");
     is_positive(&json, "/memory/account_bytes");
     is_positive(&json, "/memory/order_bytes");
     is_positive(&json, "/journal_share_of_cpu");
     let merchants = json["studies"][0]["points"].as_array().unwrap();
     assert_eq!(merchants.iter().map(|point| point["at"].as_u64().unwrap()).collect::<Vec<_>>(), [100, 1_000]);
-    assert_eq!(json["targets"].as_array().unwrap().len(), 18, "{json:#}");
+    assert_eq!(json["targets"].as_array().unwrap().len(), 26, "{json:#}");
     let text = report.to_string();
-    for words in ["Sluice to parse-only", "Merchants", "the peak is", "Envoy's processor time", "race, sluice"] {
+    for words in [
+        "Sluice to parse-only",
+        "Merchants",
+        "the peak is",
+        "Envoy's processor time",
+        "race, sluice",
+        "trusted, to parse-only",
+        "trusted_p50_to_parse_only",
+        "of them from rights",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
 }
 
 #[test]
 fn some_variants_are_measured_by_themselves() {
-    let variants = vec![Variant::ParseOnly, Variant::SluiceNativeHost];
+    let variants = vec![Variant::Trusted, Variant::ParseOnly, Variant::SluiceNativeHost];
     for per_second in [None, Some(40.0)] {
         let closer = Some(Closer { variants: variants.clone(), per_second });
         let (report, json) = run(&LoadOptions { closer, ..options() });
         let figures = json["closer_look"]["figures"].as_object().unwrap();
-        assert_eq!(figures.keys().collect::<Vec<_>>(), ["parse_only", "sluice_native_host"]);
+        assert_eq!(figures.keys().collect::<Vec<_>>(), ["parse_only", "sluice_native_host", "trusted"]);
         for variant in figures.values() {
             is_positive(variant, "/p50_ms/median");
             let rate = variant["rps"]["median"].as_f64().unwrap();

@@ -19,7 +19,7 @@ use crate::abi::{self, HostError};
 use crate::batch::{Batch, BatchQueue, PendingCheck};
 use crate::config::{CONFIG_BYTES_MAX, Plugin};
 use crate::delays::{TICK_MS, Timer};
-use crate::follow_up::{Acknowledgement, FollowUp, acknowledgement};
+use crate::follow_up::{Acknowledgement, FollowUp};
 use crate::record::{STATE_MESSAGE, STATE_NAME};
 use crate::stats::Stat;
 use crate::wire;
@@ -284,7 +284,7 @@ impl Root {
                 continue;
             }
             let reply = wire::reply(outcome.grpc_status, outcome.response);
-            match acknowledgement(follow_up.kind, &reply) {
+            match follow_up.acknowledgement(&reply) {
                 Acknowledgement::Done => follow_up.answered(Some(&worker.holder), &reply),
                 Acknowledgement::Retry => worker.retry(follow_up),
                 Acknowledgement::Rejected(code) => {

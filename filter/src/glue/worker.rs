@@ -91,8 +91,7 @@ impl Default for Worker {
             now_ms: Cell::default(),
             outbox: RefCell::default(),
             follow_ups: RefCell::default(),
-            // Without a clock nothing is admitted from a right.
-            holder: Arc::new(Holder::new(|| abi::monotonic_ms().unwrap_or(u64::MAX))),
+            holder: Arc::new(Holder::new(abi::monotonic_ms)),
             due: RefCell::default(),
         }
     }
@@ -211,7 +210,6 @@ impl Worker {
 
     pub(super) fn retry(&self, follow_up: FollowUp) {
         if let Err(lost) = with(&self.follow_ups, |follow_ups| follow_ups.retry(follow_up)) {
-            lost.lose();
             self.lost(&lost, "not delivered");
         }
     }

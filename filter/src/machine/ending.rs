@@ -132,7 +132,11 @@ impl Stream {
     fn unknown(&mut self, step: &mut Step<'_>, doubt: Doubt) {
         let Phase::Forwarded { rule, attempt, .. } = &self.phase else { return };
         step.push(Effect::Count(Stat::Unknown));
-        step.push(unknown(&self.plugin, rule.action, attempt, doubt));
+        let mut unknown = unknown(&self.plugin, rule.action, attempt, doubt);
+        if let Effect::FollowUp(follow_up) = &mut unknown {
+            follow_up.follows_report = self.record.right_id.is_some();
+        }
+        step.push(unknown);
         self.record.detail = Some(doubt.word().into_owned());
         self.finish(Outcome::Unknown);
     }

@@ -7,9 +7,9 @@ use quota::{Code, Mode, Share};
 use sluice_rules::{Rule, RuleTrust};
 
 use super::{Effect, Event, GatewayAnswer, Phase, Step, Stream, answer, ending};
-use crate::follow_up::{FollowUp, Kind};
+use crate::follow_up::{Asks, FollowUp, Kind};
 use crate::stats::Stat;
-use crate::trust::{SharedRight, Taken};
+use crate::trust::{Taken, Unreported};
 use crate::wire::{self, Attempt};
 
 impl Stream {
@@ -29,18 +29,21 @@ impl Stream {
         step: &mut Step<'_>,
         rule: &Arc<Rule>,
         attempt: Rc<Attempt>,
-        right: Arc<SharedRight>,
+        right: Arc<Unreported>,
         trust: RuleTrust,
         wanted: Option<Share>,
     ) {
         self.record.code = Some(Code::Admitted);
-        self.record.right_id = Some(Arc::clone(&right.id));
+        self.record.right_id = Some(Arc::clone(right.right_id()));
         answer::set_code_header(step, Code::Admitted);
-        let message = wire::report(&attempt, &right.id, wanted);
+        let message = wire::report(&attempt, right.right_id(), wanted);
         step.push(Effect::FollowUp(FollowUp {
             linger_ms: trust.report_ms,
-            asks: wanted.map(|_| attempt.id.as_str().into()),
-            right: Some(right),
+            asks: wanted.map(|_| Asks {
+                id: attempt.id.as_str().into(),
+                without: wire::report(&attempt, right.right_id(), None),
+            }),
+            unreported: Some(right),
             ..FollowUp::new(Kind::Report, Arc::clone(&self.plugin.cluster), message, ending::label(&attempt))
         }));
         self.pass(step);
@@ -54,9 +57,9 @@ impl Stream {
         if !self.asks {
             return;
         }
-        let answer = match event {
-            Event::Reply { grpc_status, message, .. } => wire::reply(*grpc_status, *message).right(),
-            Event::NotSent(_) => None,
+        let (is_sent, answer) = match event {
+            Event::Reply { grpc_status, message, .. } => (true, wire::reply(*grpc_status, *message).right()),
+            Event::NotSent(_) => (false, None),
             // What the stream does not wait for any more is returned later.
             Event::Log(_)
             | Event::HostFailed
@@ -70,7 +73,11 @@ impl Stream {
         };
         self.asks = false;
         if let (Some(holder), Some(attempt)) = (&self.plugin.holder, &self.record.attempt) {
-            holder.answered(&attempt.id, answer);
+            if is_sent {
+                holder.answered(&attempt.id, answer);
+            } else {
+                holder.not_asked(&attempt.id);
+            }
         }
     }
 }

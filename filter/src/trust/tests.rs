@@ -15,7 +15,7 @@ impl Bench {
     fn new() -> Self {
         let now_ms = Arc::new(AtomicU64::new(1_000));
         let clock = Arc::clone(&now_ms);
-        let holder = Holder::new(move || clock.load(Ordering::Relaxed));
+        let holder = Holder::new(move || Some(clock.load(Ordering::Relaxed)).filter(|now_ms| *now_ms > 0));
         Self { holder, now_ms, cluster: "c".into(), number: 0 }
     }
 
@@ -80,7 +80,7 @@ fn the_first_payment_asks_and_the_next_are_admitted() {
     assert_eq!(bench.take("m", 100).1, Taken::default());
     bench.holder.answered(&id, Some(Answer::Granted(grant(1_000, 10))));
     let (_, taken) = bench.take("m", 600);
-    assert_eq!(taken.right.map(|right| right.id.to_string()), Some(id));
+    assert_eq!(taken.right.map(|unreported| unreported.right_id().to_string()), Some(id));
     assert_eq!(bench.take("m", 401).1.right, None, "more than is left of it");
     assert!(bench.take("other", 1).1.right.is_none(), "another account has none");
 }
@@ -120,14 +120,19 @@ fn a_right_that_is_low_or_half_over_is_renewed_once() {
 #[test]
 fn a_refusal_is_not_asked_about_for_a_while() {
     let mut bench = Bench::new();
-    for answer in [Some(Answer::Refused), None] {
+    for (answer, pause_ms) in [(Some(Answer::Refused), PAUSE_MS), (None, PAUSE_UNANSWERED_MS)] {
         let (id, taken) = bench.take("m", 1);
         assert!(taken.wanted.is_some());
         bench.holder.answered(&id, answer);
-        bench.wait(PAUSE_MS - 1);
+        bench.wait(pause_ms - 1);
         assert_eq!(bench.take("m", 1).1, Taken::default(), "{answer:?}");
         bench.wait(1);
     }
+    // One that was never sent needs no release.
+    let (id, _) = bench.take("m", 1);
+    bench.holder.not_asked(&id);
+    bench.wait(UNANSWERED_MS);
+    assert_eq!(bench.due().len(), 1, "only the one without an answer");
 }
 
 #[test]
@@ -140,9 +145,10 @@ fn a_right_is_returned_when_all_of_it_is_reported() {
     bench.wait(1);
     assert!(bench.take("m", 1).1.right.is_none(), "it is over");
     assert_eq!(bench.due(), [""; 0]);
-    rights[0].reported();
+    rights[0].acknowledge();
+    rights[0].acknowledge();
     assert_eq!(bench.due(), [""; 0]);
-    rights[1].reported();
+    rights[1].acknowledge();
     assert_eq!(bench.due(), [id]);
     assert_eq!(bench.due(), [""; 0], "once");
 }
@@ -151,8 +157,7 @@ fn a_right_is_returned_when_all_of_it_is_reported() {
 fn a_right_whose_payment_is_lost_is_never_returned() {
     let mut bench = Bench::new();
     bench.granted("m", grant(1_000, 10));
-    let right = bench.take("m", 1).1.right.unwrap();
-    right.lost();
+    drop(bench.take("m", 1).1.right.unwrap());
     bench.wait(100_000);
     assert_eq!(bench.due(), [""; 0]);
 }
@@ -176,11 +181,11 @@ fn what_was_asked_for_without_an_answer_is_returned() {
 fn accounts_and_unreported_payments_are_bounded() {
     let mut bench = Bench::new();
     bench.granted("m", grant(1 << 40, 1 << 40));
-    for _ in 0..UNREPORTED_MAX {
-        assert!(bench.take("m", 1).1.right.is_some());
-    }
-    let (_, full) = bench.take("m", 1);
-    assert!(full.right.is_none());
+    let unreported: Vec<_> = (0..UNREPORTED_MAX).filter_map(|_| bench.take("m", 1).1.right).collect();
+    assert_eq!(unreported.len(), UNREPORTED_MAX as usize);
+    assert_eq!(bench.take("m", 1).1, Taken::default(), "the server decides it");
+    drop(unreported);
+    assert!(bench.take("m", 1).1.right.is_some());
     for number in 1..ACCOUNTS_MAX {
         bench.take(&format!("m-{number}"), 1);
     }
@@ -189,6 +194,26 @@ fn accounts_and_unreported_payments_are_bounded() {
     bench.wait(UNANSWERED_MS);
     bench.due();
     assert!(bench.take("one-more", 1).1.wanted.is_some());
+}
+
+/// A payment that no right can pay for does not replace a right that pays for others.
+#[test]
+fn a_larger_payment_asks_for_a_larger_right() {
+    let mut bench = Bench::new();
+    bench.granted("m", grant(1_600, 16));
+    assert_eq!(bench.take("m", 5_000).1, Taken { right: None, wanted: Some(Share { amount: 80_000, count: 2 }) });
+    bench.granted("bounded", Grant { single_max: amount(100), ..grant(1_600, 16) });
+    assert_eq!(bench.take("bounded", 101).1, Taken::default());
+    assert!(bench.take("bounded", 100).1.right.is_some());
+}
+
+#[test]
+fn without_a_clock_no_right_is_used() {
+    let mut bench = Bench::new();
+    bench.granted("m", grant(1_600, 16));
+    bench.now_ms.store(0, Ordering::Relaxed);
+    assert_eq!(bench.take("m", 1).1, Taken::default());
+    assert_eq!(bench.due(), [""; 0]);
 }
 
 #[test]

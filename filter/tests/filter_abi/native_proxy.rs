@@ -55,7 +55,7 @@ impl Default for TestOutlet {
     fn default() -> Self {
         let now_ms = Arc::new(AtomicU64::new(0));
         let clock = Arc::clone(&now_ms);
-        let holder = Arc::new(Holder::new(move || clock.load(Ordering::Relaxed)));
+        let holder = Arc::new(Holder::new(move || Some(clock.load(Ordering::Relaxed))));
         Self { messages: Mutex::default(), now_ms, holder }
     }
 }
