@@ -129,8 +129,8 @@ codes! {
     /// Nothing is set aside for the holder: too little is left of a limit, the account is restricted or on a credit line, or its policy
     /// grants none.
     RightRefused = 59, "RIGHT_REFUSED", 409, "No right is granted; payments are decided one by one.";
-    /// Its holder may still admit payments from the right.
-    RightInUse = 63, "RIGHT_IN_USE", 409, "The right is in use; it can be released when it is over.";
+    /// Payments may still be admitted from the right, or reported.
+    RightInUse = 63, "RIGHT_IN_USE", 409, "Payments of the right may still be reported: until 18 minutes after its end.";
     /// The store gave no answer in time.
     StoreUnavailable = 60, "STORE_UNAVAILABLE", 503, "The quota store gave no answer in time.";
     /// The journal's backlog is at its bound; new charges are refused rather than lost.

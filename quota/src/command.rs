@@ -400,8 +400,14 @@ pub struct Grant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleaseRight {
     pub right: RightId,
-    /// Its holder ends it. For all others it has to be over.
+    /// Its holder ends it, and has reported all of its payments. All others wait until none can be reported any more.
     pub by_holder: bool,
+}
+
+impl ReleaseRight {
+    /// How long after a right's end its payments may still be reported, in milliseconds: the proxy tries for 16 minutes, and a
+    /// command's time may lag behind the store's.
+    pub const REPORTED_WITHIN_MS: u64 = 18 * 60_000;
 }
 
 /// A payment that a holder has admitted from a right.

@@ -146,7 +146,7 @@ impl AlertBoard {
                     let words = words::reached(*subject, &account.1, mark.threshold, after, *max);
                     let alert = alert(event, *subject, mark.threshold.level(), words);
                     self.raise(account, with_usage(marked_by(alert, *subject, mark, window_id), after, *max));
-                } else if after < mark.first && mark.first <= before {
+                } else if after < mark.first && mark.first <= before && !returns_right(event) {
                     self.end(account, event, |open| (open.key == own).then(|| taken_by(&event.row.action_type)));
                 }
             }
@@ -327,6 +327,11 @@ fn closes(event: &Event, limit: LimitName, open: &Open) -> bool {
     closed && open.raised_seq != Some(event.row.seq)
 }
 
+/// Whether it is a right that is returned, as every second or so: the next one would raise the same alert again.
+fn returns_right(event: &Event) -> bool {
+    event.row.action_type == "release_right"
+}
+
 /// The `resolve_reason` for usage that fell below a threshold.
 fn taken_by(action: &str) -> &'static str {
     match action {
@@ -341,6 +346,7 @@ fn taken_by(action: &str) -> &'static str {
         "write_off" => "write_off",
         "transfer_in" => "transfer_in",
         "transfer_out" => "transfer_out",
+        "release_right" => "right_returned",
         // Nothing else lowers usage.
         _ => "adjust",
     }

@@ -27,7 +27,9 @@ const BEHIND: &str = "SELECT DISTINCT account.merchant_id, account.currency \
     JOIN usage_log AS row ON row.merchant_id = account.merchant_id AND row.currency = account.currency::char(3) \
         AND row.at >= account.updated_at - interval '1 minute' AND row.shard = account.shard AND row.seq > account.seq \
         AND NOT row.replay AND row.code IN ('ADMITTED', 'APPLIED', 'VOIDED') \
-        AND row.action_type NOT IN ('unknown', 'resolve', 'extend_hold')";
+        AND row.action_type NOT IN ('unknown', 'resolve', 'extend_hold') \
+        AND NOT (row.right_id IS NOT NULL AND row.action_type IN ('consume', 'orphan_right') \
+            AND row.daily_count_before = row.daily_count_after)";
 
 /// An account whose marks are counted anew.
 #[derive(Debug)]

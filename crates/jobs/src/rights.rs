@@ -129,9 +129,12 @@ impl RightSweep {
             return None;
         }
         let in_force = self.tools.in_force(merchant, *currency, now_ms);
-        let year = in_force.policy.as_ref().map_or(0, |policy| policy.windows_at(now_ms).ids.year);
-        let (task, operation) = if year > right.counted_in.year.id {
-            // Nothing that is open counts it any more.
+        // None that is open counts it any more: a week may be of two years.
+        let is_over = in_force.policy.as_ref().is_some_and(|policy| {
+            let ids = policy.windows_at(now_ms).ids;
+            ids.year > right.counted_in.year.id && ids.week > right.counted_in.week.id
+        });
+        let (task, operation) = if is_over && right.orphaned {
             (WINDOWS_OVER, Operation::ReleaseRight(ReleaseRight { right: *id, by_holder: false }))
         } else if right.orphaned {
             return None;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use quota::{
     AmountMinor, AttemptId, Code, CounterName, LAG_MS_MAX, LimitKind, NOW_MS_MAX, OPERATIONS_MAX, OperationId,
-    OperationKind, OrderState, Period, PostingKind, ThresholdLevels, ThresholdPolicy, Weight,
+    OperationKind, OrderState, Period, PostingKind, ReleaseRight, ThresholdLevels, ThresholdPolicy, Weight,
 };
 
 use crate::packed::layout::{self, len, place};
@@ -78,6 +78,7 @@ fn constants() -> Vec<(Cow<'static, str>, String)> {
         number("LAG_MS_MAX", LAG_MS_MAX),
         number("BROUGHT_BACK_EPOCH", quota::BROUGHT_BACK_EPOCH.into()),
         number("BROUGHT_BACK_EPOCHS", quota::BROUGHT_BACK_EPOCHS),
+        number("REPORTED_WITHIN_MS", ReleaseRight::REPORTED_WITHIN_MS),
         number("WEIGHT_WHOLE_BP", Weight::WHOLE_BP.into()),
         number("EPOCHS", u64::from(u8::MAX) + 1),
         number("ID_LEN", ID_LEN as u64),

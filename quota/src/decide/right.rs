@@ -97,7 +97,7 @@ impl Case<'_> {
     /// Returns what is left of a right to the windows that it was counted in.
     pub(super) fn release_right(&self, release: &ReleaseRight) -> Verdict {
         let Some(right) = self.right else { return self.answer(Code::Applied).replayed().unjournaled() };
-        if !release.by_holder && right.until_ms > self.now_ms {
+        if !release.by_holder && right.until_ms + ReleaseRight::REPORTED_WITHIN_MS > self.now_ms {
             return self.answer(Code::RightInUse);
         }
         let mut after = self.account;

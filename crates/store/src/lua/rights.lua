@@ -12,7 +12,7 @@
           room(ya_max, ya, above, share))
         wanted_count = min(wanted_count, room(dc_max, dc, above, share), room(wc_max, wc, above, share),
           room(mc_max, mc, above, share), room(yc_max, yc, above, share))
-        if suspended or refusal ~= 0 or on_credit or wanted <= 0 or wanted_count <= 0 or until_ms <= now_ms then
+        if previous or suspended or refusal ~= 0 or on_credit or wanted <= 0 or wanted_count <= 0 or until_ms <= now_ms then
           code, journal = RIGHT_REFUSED, false
         else
           code, account_changed, amount = APPLIED, true, wanted
@@ -26,7 +26,7 @@
       end
     elseif not right or (op == ORPHAN_RIGHT and byte(right, RIGHT_ORPHANED_AT) > 0) then
       code, replay, journal = APPLIED, true, false
-    elseif op == RELEASE_RIGHT and marked and decode('<d', right, RIGHT_UNTIL_AT) > now_ms then
+    elseif op == RELEASE_RIGHT and marked and decode('<d', right, RIGHT_UNTIL_AT) + REPORTED_WITHIN_MS > now_ms then
       code = RIGHT_IN_USE
     else
       local r_day, r_week, r_de, r_we, r_me, r_ye, _, _, left, left_count = decode(RIGHT_OF_REPORT, right)

@@ -6,7 +6,7 @@ use quota::{Currency, MerchantId, Right, RightId};
 use redis::Cmd;
 use tracing::warn;
 
-use super::{RedisStore, corrupt};
+use super::RedisStore;
 use crate::{StoreError, keys, packed};
 
 /// A right that has not ended.
@@ -36,10 +36,11 @@ fn named(member: &str) -> Option<(MerchantId, Currency, RightId)> {
 }
 
 impl RedisStore {
-    /// Rights of a shard, those that end first coming first: the ones in `range`. What is listed and is no right is skipped.
+    /// Rights of a shard, those that end first coming first: the ones in `range`. What is listed and is no right, or cannot be read, is
+    /// skipped.
     ///
     /// # Errors
-    /// [`StoreError`] where Redis gives no answer or contains an unexpected value.
+    /// [`StoreError`] where Redis gives no answer.
     pub async fn rights(&self, shard: u16, range: Range<usize>) -> Result<OutstandingRights, StoreError> {
         let [from, last] = [range.start, range.end].map(|place| isize::try_from(place).unwrap_or(isize::MAX));
         let listed: Vec<Vec<u8>> = self.query(&Cmd::zrange(keys::rights(shard), from, last.saturating_sub(1))).await?;
@@ -59,9 +60,11 @@ impl RedisStore {
             self.query(&Cmd::mget(names.iter().map(key).collect::<Vec<_>>())).await?
         };
         let rights = names.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?)));
-        let rights = rights.map(|((merchant, currency, id), value)| {
-            packed::right(&value).map(|right| OutstandingRight { merchant, currency, id, right }).map_err(corrupt)
-        });
-        Ok(OutstandingRights { rights: rights.collect::<Result<_, _>>()?, members: listed.len() })
+        let read = |((merchant, currency, id), value): ((MerchantId, Currency, RightId), Vec<u8>)| {
+            let right = packed::right(&value);
+            let right = right.inspect_err(|error| warn!(%merchant, %currency, %error, "a right cannot be read"));
+            Some(OutstandingRight { merchant, currency, id, right: right.ok()? })
+        };
+        Ok(OutstandingRights { rights: rights.filter_map(read).collect(), members: listed.len() })
     }
 }
