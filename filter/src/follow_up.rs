@@ -126,7 +126,7 @@ pub struct FollowUp {
     /// Of a report: the payment of a right.
     pub unreported: Option<Arc<Unreported>>,
     /// Of a report that asks for another right.
-    pub asks: Option<Asks>,
+    pub asks: Option<Box<Asks>>,
     /// It is about a payment that was admitted from a right: its report may come later.
     pub follows_report: bool,
 }
@@ -211,7 +211,7 @@ impl FollowUps {
             return Err(follow_up);
         }
         self.reports = self.reports.saturating_add(usize::from(is_report));
-        if let Some(Asks { without, .. }) = follow_up.asks.take() {
+        if let Some(Asks { without, .. }) = follow_up.asks.take().map(|asks| *asks) {
             follow_up.message = without;
         }
         let due = self.now_ms.saturating_add(backoff_ms(follow_up.tries));
@@ -380,7 +380,7 @@ mod tests {
     fn a_report_asks_once_and_takes_no_room_from_others() {
         let mut queue = FollowUps::default();
         let of = |kind| FollowUp { tries: 1, ..FollowUp::new(kind, "c".into(), vec![1], "l".to_owned()) };
-        let asks = Some(Asks { id: "r".into(), without: vec![2] });
+        let asks = Some(Box::new(Asks { id: "r".into(), without: vec![2] }));
         queue.retry(FollowUp { asks, ..of(Kind::Report) }).unwrap();
         let again = queue.due(BACKOFF_MS).pop().unwrap();
         assert_eq!((again.asks, again.message), (None, vec![2]));

@@ -25,6 +25,7 @@ pub mod process;
 pub mod procfs;
 pub mod random;
 pub mod redis;
+pub mod rights;
 pub mod server;
 pub mod sse;
 pub mod stack;

@@ -1,12 +1,10 @@
 //! Rights that have not ended: listed for who may see their account, and released when they are over.
 
-use quota::{Currency, MerchantId, ReleaseRight, RightId, shard_of};
 use serde_json::{Value, json};
-use sluice_store::keys;
 use testkit::Result;
 use testkit::api::{Api, Caller, expect};
-use testkit::books::SHARDS;
 use testkit::checks::ask;
+use testkit::rights::ended_long_ago;
 
 use crate::charges::account;
 use crate::suite::Suite;
@@ -96,21 +94,6 @@ async fn listed(api: &Api) -> Result<()> {
     Ok(())
 }
 
-/// Moves the end of a right into the past: no payment of it can be reported any more.
-async fn ended_long_ago(api: &Api, merchant: &str, right_id: &str) -> Result<()> {
-    /// Where a stored right has its end, as a double.
-    const END: std::ops::Range<usize> = 57..65;
-    let (merchant, right) = (MerchantId::parse(merchant)?, RightId(uuid::Uuid::parse_str(right_id)?.into_bytes()));
-    let mut key = Vec::new();
-    keys::write_right(&mut key, shard_of(&merchant, SHARDS), &merchant, Currency::parse("USD")?, right);
-    let mut connection = api.redis.connection().await?;
-    let mut value: Vec<u8> = redis::cmd("GET").arg(&key).query_async(&mut connection).await?;
-    let end = f64::from_le_bytes(value[END].try_into()?) - ReleaseRight::REPORTED_WITHIN_MS as f64 - 60_000.0;
-    value[END].copy_from_slice(&end.to_le_bytes());
-    redis::cmd("SET").arg(&key).arg(value).exec_async(&mut connection).await?;
-    Ok(())
-}
-
 async fn released(api: &Api) -> Result<()> {
     let oleg = api.operator()?;
     granted(api, "trusted-3", FOURTH).await?;
@@ -123,7 +106,7 @@ async fn released(api: &Api) -> Result<()> {
     account(&oleg, m, &json!({"daily_used": 5100, "transactions_today": 6})).await?;
     let in_use = oleg.post("/quotas/release-right", &release(m, THIRD)).await?;
     expect(&in_use, 409, &json!({"code": "RIGHT_IN_USE"}));
-    ended_long_ago(api, m, THIRD).await?;
+    ended_long_ago(&api.redis, m, THIRD).await?;
     let answer = oleg.post("/quotas/release-right", &release(m, THIRD)).await?;
     let counters = json!({"daily_used": 100, "transactions_today": 1});
     let done = expect(&answer, 200, &json!({"code": "APPLIED", "replay": false, "amount": 5000, "daily_used": 100}));

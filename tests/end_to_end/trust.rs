@@ -103,13 +103,13 @@ async fn without_a_call(stack: &mut Stack) -> Result<()> {
     let named = logged.iter().filter(|line| line["sluice"]["right_id"].is_string()).count();
     ensure!(named > 0, "{:?}", logged.last());
     // Without trust every payment is decided by the server.
-    let (clients, sent) = pay(clients, "central", 0, 200).await?;
+    let (_, sent) = pay(clients, "central", 0, 200).await?;
     ensure_eq!((sent.admitted, stack.envoy.metric("sluice_trusted")?), (200, trusted));
-    what_the_gateway_refuses_is_returned(stack, clients).await
+    what_the_gateway_refuses_is_returned(stack).await
 }
 
-async fn what_the_gateway_refuses_is_returned(stack: &mut Stack, mut clients: Vec<Client>) -> Result<()> {
-    let client = clients.first_mut().unwrap();
+async fn what_the_gateway_refuses_is_returned(stack: &mut Stack) -> Result<()> {
+    let mut client = stack.client(Protocol::Http1).await?;
     for number in 0..200 {
         let payment = Payment::new("failing", &format!("failing-{number}"), 10);
         let payment = if number % 2 == 1 { payment.gateway("fail-422") } else { payment };

@@ -1,7 +1,5 @@
 //! Every operation once, and the account that they leave, as gRPC and as REST report it.
 
-use std::time::Duration;
-
 use proto::quota_v1::batch_operation::Operation;
 use proto::quota_v1::{
     AdjustOperation, AdjustRequest, Counter, ExtendHoldRequest, GetAccountRequest, InitializeRequest,
@@ -9,8 +7,9 @@ use proto::quota_v1::{
     ReleaseRightRequest, ResetRequest, ResetWindow, ResumeRequest, Right, SettleRequest, SuspendRequest, VoidRequest,
 };
 use serde_json::{Value, json};
+use testkit::Result;
 use testkit::checks::ask as ask_as_proxy;
-use testkit::{Result, wait};
+use testkit::rights::ended_long_ago;
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -252,9 +251,6 @@ async fn accounts_are_changed_by_hand_and_reported_as_rest_reports_them() -> Res
     Ok(())
 }
 
-/// A right is over after a tenth of a second.
-const OVER_WITHIN: Duration = Duration::from_secs(20);
-
 /// A right as REST has it.
 fn as_in_rest(right: &Right) -> Value {
     let until = right.until.unwrap_or_default();
@@ -327,17 +323,8 @@ async fn rights_are_listed_as_rest_lists_them_and_released_when_they_are_over() 
     let in_use = ask(&mut client, release(&rights[0])).await.expect_err("it is in use");
     assert_eq!((in_use.code(), reason(&in_use).as_str()), (Code::FailedPrecondition, "RIGHT_IN_USE"));
     let brief = release(&rights[1]);
-    let over = wait::until_async("the right is over", OVER_WITHIN, || {
-        let (mut client, brief) = (client.clone(), brief.clone());
-        async move {
-            match ask(&mut client, brief).await {
-                Err(status) if reason(&status) == "RIGHT_IN_USE" => Ok(None),
-                Ok(Answer::Operation(answer)) => Ok(Some(answer)),
-                other => panic!("{other:?}"),
-            }
-        }
-    })
-    .await?;
+    ended_long_ago(&api.redis, rights[1].0, &rights[1].1.to_string()).await?;
+    let Answer::Operation(over) = ask(&mut client, brief.clone()).await.expect("it is over") else { panic!("a check") };
     assert_eq!((figures(&over).0, over.amount, over.replay), ([100, 0, 0, 1], 5000, false));
     let again = done(&mut client, brief).await?;
     assert_eq!((figures(&again).0, again.replay), ([100, 0, 0, 1], true));

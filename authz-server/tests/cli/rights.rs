@@ -1,11 +1,10 @@
 //! `rights`: what is outstanding in Redis, as it is listed and shown with its account, and released as the API does.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
+use testkit::Result;
 use testkit::api::Api;
 use testkit::checks::ask;
-use testkit::{Result, wait};
+use testkit::rights::ended_long_ago;
 
 use crate::bench::run;
 
@@ -14,8 +13,6 @@ const POLICIES: &str = "version: a\ndefault: {timezone: UTC, daily_amount: 50000
     brief: {trust: {above_percent: 20, share_percent: 10, ttl_ms: 100}}\n";
 const LONG: &str = "5c1f0a90-0000-0000-0000-000000000001";
 const BRIEF: &str = "5c1f0a90-0000-0000-0000-000000000002";
-/// A right is over after a tenth of a second.
-const OVER_WITHIN: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn rights_are_listed_shown_with_their_account_and_released() -> Result<()> {
@@ -71,10 +68,8 @@ async fn rights_are_listed_shown_with_their_account_and_released() -> Result<()>
     assert_eq!(release("5c1f", "long", &["--reason", "r"])?.code, Some(2), "not a UUID");
     let refused = release(LONG, "long", &["--reason", "r"])?;
     assert!(refused.code == Some(1) && refused.stderr.contains("RIGHT_IN_USE"), "{refused:?}");
-    let done = wait::until("the right is over", OVER_WITHIN, || {
-        let ran = release(BRIEF, "brief", &["--reason", "the proxy was replaced", "--json"])?;
-        Ok((!ran.stderr.contains("RIGHT_IN_USE")).then_some(ran))
-    })?;
+    ended_long_ago(&api.redis, "brief", BRIEF).await?;
+    let done = release(BRIEF, "brief", &["--reason", "the proxy was replaced", "--json"])?;
     let done: Value = serde_json::from_str(&done.succeeded())?;
     assert_eq!((&done["amount"], &done["daily_used"], &done["replay"]), (&json!(5000), &json!(100), &json!(false)));
     let again = release(BRIEF, "brief", &["--reason", "again", "--as", "admin:ana"])?.succeeded();

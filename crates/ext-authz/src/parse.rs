@@ -270,8 +270,8 @@ fn from_filter(extensions: &Extensions<'_>) -> Result<ParsedCheck, String> {
     let order_no = extensions.parsed(extension::ORDER_NO, OrderNo::parse)?;
     let is_of_account = matches!(operation, Operation::ReleaseRight(_));
     let order_no = order_no.filter(|_| !is_of_account);
-    let needs_order = !is_of_account && !(matches!(operation, Operation::Consume(_)) && effect != Effect::Commit);
-    if order_no.is_none() && needs_order {
+    let is_dry_charge = matches!(operation, Operation::Consume(_)) && effect != Effect::Commit;
+    if order_no.is_none() && !is_of_account && !is_dry_charge {
         return Err(format!("{} is missing", extension::ORDER_NO));
     }
     let reason = extensions.text(extension::REASON).unwrap_or_default();

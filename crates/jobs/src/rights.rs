@@ -150,7 +150,7 @@ impl RightSweep {
         metrics.rights.set(signed(all(|share| share.count)));
         metrics.rights_orphaned.set(signed(outstanding.orphaned.count));
         let mut accounts: Vec<_> = outstanding.accounts.into_iter().collect();
-        accounts.sort_by(|(_, one), (_, other)| other.amount.cmp(&one.amount));
+        accounts.sort_by_key(|(_, share)| std::cmp::Reverse(share.amount));
         metrics.rights_amount.clear();
         for ((merchant, currency), share) in accounts.into_iter().take(ACCOUNTS_SHOWN) {
             metrics

@@ -39,9 +39,9 @@ impl Stream {
         let message = wire::report(&attempt, right.right_id(), wanted);
         step.push(Effect::FollowUp(FollowUp {
             linger_ms: trust.report_ms,
-            asks: wanted.map(|_| Asks {
-                id: attempt.id.as_str().into(),
-                without: wire::report(&attempt, right.right_id(), None),
+            asks: wanted.map(|_| {
+                let without = wire::report(&attempt, right.right_id(), None);
+                Box::new(Asks { id: attempt.id.as_str().into(), without })
             }),
             unreported: Some(right),
             ..FollowUp::new(Kind::Report, Arc::clone(&self.plugin.cluster), message, ending::label(&attempt))

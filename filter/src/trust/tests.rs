@@ -25,7 +25,7 @@ impl Bench {
 
     /// A payment of an account; the id is that of its attempt.
     fn take(&mut self, merchant: &str, minor: u64) -> (String, Taken) {
-        self.number += 1;
+        self.number = self.number.saturating_add(1);
         let id = format!("{:032x}", self.number);
         let taken = self.holder.take(&self.cluster, &request(merchant, minor), &id, || id.clone().into_bytes());
         (id, taken)
