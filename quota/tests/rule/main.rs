@@ -7,6 +7,7 @@ mod clocks;
 mod exposure;
 mod ledger;
 mod properties;
+mod rights;
 mod table;
 #[path = "../../src/zones.rs"]
 mod zones;

@@ -22,6 +22,8 @@ mod outcomes;
 mod pacing;
 #[path = "table/refunds.rs"]
 mod refunds;
+#[path = "table/rights.rs"]
+mod rights;
 #[path = "table/row.rs"]
 pub(crate) mod row;
 #[path = "table/suspension.rs"]
@@ -51,6 +53,7 @@ pub(crate) fn each(check: &mut Check) {
     closed::each(check);
     credit::each(check);
     weights::each(check);
+    rights::each(check);
     suspension::each(check);
     accounts::each(check);
     alerts::each(check);

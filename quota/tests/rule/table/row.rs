@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use quota::{
     Action, Adjust, AmountMinor, AttemptId, Calendar, Change, Charge, Code, Command, CounterName, CreditTerms,
-    Currency, Effect, HoldTerms, LimitName, Limits, Mark, MerchantId, OnExpiry, OperationId, Order, OrderNo,
-    OrderState, Pace, PerPeriod, Period, Posting, PostingKind, Refund, Reply, Reset, Resolution, Settle, Subject,
-    ThresholdPolicy, Thresholds, Weight, WindowLimits,
+    Currency, Effect, Grant, HoldTerms, LimitName, Limits, Mark, MerchantId, OnExpiry, OperationId, Order, OrderNo,
+    OrderState, Pace, PerPeriod, Period, Posting, PostingKind, Refund, ReleaseRight, Reply, Report, Reset, Resolution,
+    RightId, Settle, Share, Subject, ThresholdPolicy, Thresholds, Trust, Weight, WindowLimits,
 };
 
 /// 21:30 in UTC on 21 November 2026, a Saturday.
@@ -14,11 +14,17 @@ const NOW_MS: i64 = 1_795_296_600_000;
 const NOW_SECS: u32 = 1_795_296_600;
 /// Longer than from then to the end of the year.
 pub(crate) const TTL_SECS: u32 = 60 * 86_400;
+/// Half of what is left, but nothing of the last fifth, for two seconds.
+pub(crate) const TRUST: Trust = Trust { above_percent: 20, share_percent: 50, ttl_ms: 2_000 };
 /// How long a row's hold stays open.
 pub(crate) const LIFETIME_SECS: u32 = 3_600;
 
 pub(crate) fn amount(minor: u64) -> AmountMinor {
     AmountMinor::new(minor).unwrap()
+}
+
+fn right_id(name: &str) -> RightId {
+    RightId(std::array::from_fn(|at| name.as_bytes().get(at).copied().unwrap_or_default()))
 }
 
 pub(crate) fn day_amount(max: u64) -> Limits {
@@ -226,6 +232,33 @@ impl Row {
         Self::of(Some(order), "operator", Action::Resolve(resolution))
     }
 
+    /// A holder wants the right of this name, under a limit of 100 a day.
+    pub(crate) fn grant(right: &'static str, minor: u64, count: u64) -> Self {
+        let (right, wanted) = (right_id(right), Share { amount: minor, count });
+        let (limits, weight) = (day_amount(100), Weight::AMOUNT);
+        Self::of(None, "", Action::Grant(Grant { right, wanted, trust: TRUST, limits, weight, refusal: None }))
+    }
+
+    /// The payment went on, admitted from the right.
+    pub(crate) fn report(right: &'static str, order: &'static str, attempt: &'static str, minor: u64) -> Self {
+        let report = Report { right: right_id(right), amount: amount(minor), weight: Weight::AMOUNT };
+        Self::of(Some(order), attempt, Action::Report(report))
+    }
+
+    /// The holder returns its right.
+    pub(crate) fn release_right(right: &'static str) -> Self {
+        Self::of(None, "", Action::ReleaseRight(ReleaseRight { right: right_id(right), by_holder: true }))
+    }
+
+    /// Another than the holder ends the right.
+    pub(crate) fn end_right(right: &'static str) -> Self {
+        Self::of(None, "operator", Action::ReleaseRight(ReleaseRight { right: right_id(right), by_holder: false }))
+    }
+
+    pub(crate) fn orphan_right(right: &'static str) -> Self {
+        Self::of(None, "", Action::OrphanRight(right_id(right)))
+    }
+
     /// A posting under a number of its kind.
     pub(crate) fn post(kind: PostingKind, number: &'static str, minor: u64) -> Self {
         Self::of(Some(number), "operator", Action::Post(Posting { kind, amount: amount(minor) }))
@@ -311,16 +344,30 @@ impl Row {
         self
     }
 
-    pub(crate) fn limits(self, limits: Limits) -> Self {
-        self.with_charge(|charge| charge.limits = limits)
+    fn with_grant(mut self, change: impl FnOnce(&mut Grant)) -> Self {
+        if let Action::Grant(grant) = &mut self.action {
+            change(grant);
+        }
+        self
     }
 
-    pub(crate) fn weight(self, weight: Weight) -> Self {
-        self.with_charge(|charge| charge.weight = weight)
+    pub(crate) fn limits(self, limits: Limits) -> Self {
+        self.with_charge(|charge| charge.limits = limits).with_grant(|grant| grant.limits = limits)
+    }
+
+    pub(crate) fn weight(mut self, weight: Weight) -> Self {
+        if let Action::Report(report) = &mut self.action {
+            report.weight = weight;
+        }
+        self.with_charge(|charge| charge.weight = weight).with_grant(|grant| grant.weight = weight)
     }
 
     pub(crate) fn refused_by_policy(self, code: Code) -> Self {
-        self.with_charge(|charge| charge.refusal = Some(code))
+        self.with_charge(|charge| charge.refusal = Some(code)).with_grant(|grant| grant.refusal = Some(code))
+    }
+
+    pub(crate) fn trust(self, trust: Trust) -> Self {
+        self.with_grant(|grant| grant.trust = trust)
     }
 
     /// The rule allows `max` repetitions.
