@@ -31,6 +31,8 @@ pub struct Entry {
     pub event_id: String,
     /// Why an attempt was voided.
     pub reason: Option<String>,
+    /// The right that admitted the payment, or that the row is about.
+    pub right_id: Option<String>,
     windows: [Step; 4],
 }
 
@@ -64,6 +66,18 @@ impl Entry {
         (change(day.amount), change(day.count))
     }
 
+    /// Whether the row charged its order: a first admission, by the server or from a right.
+    #[must_use]
+    pub fn charged(&self) -> bool {
+        self.action == "consume" && self.code == "ADMITTED" && !self.replay
+    }
+
+    /// Whether it did so with what a right had set aside, so that no counter moved.
+    #[must_use]
+    pub fn charged_a_right(&self) -> bool {
+        self.charged() && self.right_id.is_some() && self.day_change() == (0, 0)
+    }
+
     fn read(row: &PgRow) -> Result<Self> {
         let number = |name: &str| -> Result<u64> { Ok(u64::try_from(row.try_get::<i64, _>(name)?)?) };
         let step = |period: &str| -> Result<Step> {
@@ -81,6 +95,7 @@ impl Entry {
             replay: row.try_get("replay")?,
             event_id: row.try_get("event_text")?,
             reason: row.try_get("reason")?,
+            right_id: row.try_get("right_text")?,
             windows: [step("daily")?, step("weekly")?, step("monthly")?, step("yearly")?],
         })
     }
@@ -92,7 +107,7 @@ impl Entry {
 /// Those of Postgres, and a row that cannot be read.
 pub async fn journal(stack: &Stack, merchant: &str) -> Result<Vec<Entry>> {
     let pool = stack.postgres.pool().await?;
-    let query = "SELECT *, event_id::text AS event_text FROM usage_log WHERE merchant_id = $1 ORDER BY seq";
+    let query = "SELECT *, event_id::text AS event_text, right_id::text AS right_text FROM usage_log WHERE merchant_id = $1 ORDER BY seq";
     let rows = sqlx::query(query).bind(merchant).fetch_all(&pool).await;
     pool.close().await;
     rows?.iter().map(Entry::read).collect()
@@ -216,6 +231,26 @@ async fn sequence_is_whole(stack: &Stack, shard: u16) -> Result<()> {
         "shard {shard}: {rows} rows, {numbers} numbers, {ids} ids, last number {last}, {rejected} rejected, \
          {anomalies} anomalies"
     );
+    Ok(())
+}
+
+/// Waits until no right is outstanding: holders return those that are over.
+///
+/// # Errors
+/// When some are after a minute.
+pub async fn rights_returned(stack: &Stack) -> Result<()> {
+    let connection = stack.redis.connection().await?;
+    for shard in 0..SHARDS {
+        wait::until_async("the return of all rights", SETTLED_WITHIN, || {
+            let mut connection = connection.clone();
+            async move {
+                let outstanding: u64 =
+                    redis::cmd("ZCARD").arg(keys::rights(shard)).query_async(&mut connection).await?;
+                Ok((outstanding == 0).then_some(()))
+            }
+        })
+        .await?;
+    }
     Ok(())
 }
 

@@ -47,6 +47,14 @@ impl Envoy {
         })
     }
 
+    /// One more Envoy of the same configuration, in a run folder of its own.
+    ///
+    /// # Errors
+    /// Those of [`Self::start_in`].
+    pub fn another(&self) -> Result<Self> {
+        Self::start_in(RunDir::new("envoy")?, self.config.clone())
+    }
+
     /// What runs the filter.
     #[must_use]
     pub fn host(&self) -> Host {

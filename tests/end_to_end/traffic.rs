@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use testkit::books::{books_agree, journal_is_whole, voids_done};
+use testkit::books::{books_agree, journal_is_whole, rights_returned, voids_done};
 use testkit::client::{Client, Payment, Protocol};
 use testkit::policies;
 use testkit::stack::{Stack, StackOptions};
@@ -133,7 +133,10 @@ impl Traffic {
             paid.extend(client.await??);
         }
         voids_done(stack).await?;
-        ensure!(stack.envoy.metric("sluice_void_lost")?.abs() < 0.5, "a void was given up");
+        rights_returned(stack).await?;
+        for given_up in ["sluice_void_lost", "sluice_report_lost"] {
+            ensure!(stack.envoy.metric(given_up)?.abs() < 0.5, "{given_up}");
+        }
         for number in 0..MERCHANTS {
             let merchant = merchant(number);
             let paid: Vec<&Paid> = paid.iter().filter(|paid| paid.merchant == merchant).collect();
@@ -153,11 +156,18 @@ async fn orders_are_charged_as_answered(
     may_be_charged: fn(&Paid) -> bool,
 ) -> Result<()> {
     let mut charged: BTreeMap<String, (i128, i128)> = BTreeMap::new();
+    let mut from_rights = (0, 0);
     for entry in books_agree(stack, merchant).await? {
-        let (amount, count) = entry.day_change();
+        let (mut amount, mut count) = entry.day_change();
+        if entry.charged_a_right() {
+            (amount, count) = (amount + i128::from(CENTS), count + 1);
+            from_rights = (from_rights.0 + amount, from_rights.1 + count);
+        }
         let sum = charged.entry(entry.order_no).or_default();
         *sum = (sum.0 + amount, sum.1 + count);
     }
+    let rights = charged.remove("").unwrap_or_default();
+    ensure_eq!(rights, from_rights, "what rights set aside and did not return, and what was charged from them");
     let seen: BTreeSet<String> = stack.gateway.seen().into_iter().filter_map(|seen| seen.order_no).collect();
     for paid in paid {
         let Paid { order, status, .. } = paid;
