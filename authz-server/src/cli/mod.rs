@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::run::{self, RunError};
@@ -201,6 +202,18 @@ fn execute(command: Command, config: Option<PathBuf>) -> Result<Outcome, CliErro
         Command::Commands => print(&reference::reference())?,
     }
     Ok(Outcome::Done)
+}
+
+/// Prints a list, or to standard error that there is `none`.
+fn show<T: Serialize>(items: &[T], json: bool, none: &str, table: fn(&[T]) -> String) -> Result<Outcome, CliError> {
+    if json {
+        print(&format!("{}\n", serde_json::to_string_pretty(items)?))?;
+    } else if items.is_empty() {
+        print_to_stderr(none);
+    } else {
+        print(&table(items))?;
+    }
+    Ok(if items.is_empty() { Outcome::No } else { Outcome::Done })
 }
 
 /// A table: each column as wide as its widest cell.

@@ -6,7 +6,7 @@ use quota::{ActorId, Currency, MerchantId};
 use sluice_kit::database::PgPool;
 use uuid::Uuid;
 
-use super::{CliError, Outcome, columns, operations, print, print_to_stderr};
+use super::{CliError, Outcome, columns, operations, show};
 use sluice_decision::operations::Actor;
 use sluice_decision::operations::resolve::{Resolved, resolve};
 use sluice_journal::outcomes::read::{self, Filter, UnknownOutcome, Verdict};
@@ -103,13 +103,13 @@ pub(super) fn execute(command: &OutcomesCommand, settings: &Settings) -> Result<
                     older_than_secs: older_than_secs.map(i64::from),
                     with_resolved: *all,
                 };
-                show(&list(&pool, &filter, i64::from(*limit)).await?, *json)
+                show(&list(&pool, &filter, i64::from(*limit)).await?, *json, "no outcome is unknown", table)
             }
             OutcomesCommand::Resolve { id, verdict, reason, actor, json } => {
                 let (operations, _stop) = operations::open(settings, &pool, &[]).await?;
                 let actor = Actor { id: actor.clone(), operator_type: "admin" };
                 let Resolved { outcome, .. } = resolve(&pool, &operations, &actor, *id, *verdict, reason).await?;
-                show(&[outcome], *json)
+                show(&[outcome], *json, "no outcome is unknown", table)
             }
         }
     })
@@ -127,18 +127,6 @@ async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> Result<Vec<UnknownO
             return Ok(all);
         }
     }
-}
-
-fn show(outcomes: &[UnknownOutcome], json: bool) -> Result<Outcome, CliError> {
-    let outcome = if outcomes.is_empty() { Outcome::No } else { Outcome::Done };
-    if json {
-        print(&format!("{}\n", serde_json::to_string_pretty(outcomes)?))?;
-    } else if outcomes.is_empty() {
-        print_to_stderr("no outcome is unknown");
-    } else {
-        print(&table(outcomes))?;
-    }
-    Ok(outcome)
 }
 
 fn table(outcomes: &[UnknownOutcome]) -> String {

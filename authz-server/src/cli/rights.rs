@@ -14,7 +14,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::outcomes::{actor, currency, merchant, reason};
-use super::{CliError, Outcome, columns, operations, print, print_to_stderr};
+use super::{CliError, Outcome, columns, operations, print, show};
 
 /// Connections to Postgres that one command uses.
 const CONNECTIONS_MAX: u32 = 2;
@@ -90,7 +90,12 @@ pub(super) fn execute(command: &RightsCommand, settings: &Settings) -> Result<Ou
                 let orphaned = orphaned.then_some(true);
                 let filter = RightFilter { merchant: merchant.clone(), currency: *currency, orphaned };
                 let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
-                show(&outstanding(&store, settings.shards, &filter, limit).await?, *json)
+                show(
+                    &outstanding(&store, settings.shards, &filter, limit).await?,
+                    *json,
+                    "no right is outstanding",
+                    table,
+                )
             }
             RightsCommand::Release { right_id, merchant, currency, reason, actor, json } => {
                 let release = ReleaseRightRequest {
@@ -153,18 +158,6 @@ fn released(answer: &OperationAnswer, json: bool) -> Result<Outcome, CliError> {
         print(&format!("released: {amount} returned to {merchant_id} {currency}, decision {decision_id}\n"))?;
     }
     Ok(Outcome::Done)
-}
-
-fn show(rights: &[RightView], json: bool) -> Result<Outcome, CliError> {
-    let outcome = if rights.is_empty() { Outcome::No } else { Outcome::Done };
-    if json {
-        print(&format!("{}\n", serde_json::to_string_pretty(rights)?))?;
-    } else if rights.is_empty() {
-        print_to_stderr("no right is outstanding");
-    } else {
-        print(&table(rights))?;
-    }
-    Ok(outcome)
 }
 
 fn table(rights: &[RightView]) -> String {

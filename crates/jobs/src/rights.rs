@@ -15,8 +15,6 @@ use sluice_store::OutstandingRight;
 
 /// How long after its end a right is returned at the latest: its holder's last reports are on their way for as long.
 pub const LOST_AFTER_MS: u64 = 60_000;
-/// Most rights of a shard that a round looks at.
-const RIGHTS_PER_SHARD: usize = 10_000;
 /// Accounts with a series of their own.
 const ACCOUNTS_SHOWN: usize = 20;
 const TASK: Task = Task { actor: "system:rights", reason: "holder_lost" };
@@ -94,7 +92,8 @@ impl RightSweep {
         outstanding: &mut Outstanding,
         failures: &mut Failures,
     ) -> Result<(), SweepError> {
-        for from in (0..RIGHTS_PER_SHARD).step_by(COMMANDS_PER_CALL) {
+        // All of them: those that are orphaned stay, and come before the ones of later holders.
+        for from in (0..).step_by(COMMANDS_PER_CALL) {
             let found = self.tools.store().rights(shard, from..from.saturating_add(COMMANDS_PER_CALL)).await?;
             let mut batch = Vec::new();
             for own in &found.rights {
